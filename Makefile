@@ -1,0 +1,121 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it
+# needs (system packages, .venv, the build); run again, the set-up takes a moment.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+CC     := cc
+CALLS  ?= 20000
+SEED   ?= 1
+TESTS  ?= tests
+CHECK  ?=
+
+export PYTHON
+export ESPRESSO_WERROR ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN    := .venv/bin
+READY  := .venv/.ready
+BUILT  := build/.built
+PYTEST := $(BIN)/python -m pytest
+
+# ---- what the extension is made of ------------------------------------------
+SOURCES := setup.py pyproject.toml scripts/exports.map \
+           $(wildcard src/core/*.[ch] src/core/*.def src/binding/*.[ch])
+# Removed by hand, it is made again although the stamp is there.
+EXTENSION := $(wildcard espresso/_core*.so)
+
+# ---- what the C tests are made of -------------------------------------------
+# Lazy (=): pkg-config may be missing until `system` has run.
+C_PROGRAMS  := $(patsubst tests/c/%.c,build/c/%,$(wildcard tests/c/test_*.c))
+C_CORE      := $(patsubst src/%.c,build/c/%.o,$(wildcard src/core/*.c))
+C_HELPERS   := $(patsubst tests/c/%.c,build/c/%.o,\
+               $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c)))
+C_VERSION    = $(shell sed -n 's/^version = //p' pyproject.toml)
+C_LIBRARIES  = libcurl libcjson cmocka
+C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
+               -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread \
+               -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
+C_LINK       = --coverage -pthread $(shell pkg-config --libs $(C_LIBRARIES))
+C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
+
+.PHONY: help demo test test-c test-valgrind chaos lint fix bench clean build system FORCE
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: build ## start a practice exchange, cancel its orders, show every error
+	@$(BIN)/python examples/demo.py
+
+test: build test-c ## run the C tests, then pytest
+	@$(PYTEST)
+
+test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
+	@$(PYTHON) scripts/c_tests.py $^
+
+# Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
+test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)
+	@PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --num-callers=30 \
+	    --undef-value-errors=no --suppressions=scripts/valgrind.supp \
+	    $(PYTEST) -o faulthandler_timeout=0 -m "not slow and not chaos" $(TESTS)
+
+chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1)
+	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED)
+
+lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
+	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)
+	@ESPRESSO_WERROR=1 $(BIN)/python setup.py --quiet build_ext --force \
+	    --build-lib build/lint --build-temp build/lint
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest espresso._core
+	@$(PYTEST) --quiet tests/test_source.py
+
+fix: $(READY) ## format all code, repair what ruff can repair
+	@$(BIN)/clang-format -i $(C_FORMATTED)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: build ## measure against a C loop, pycurl, requests, httpx (CHECK=1: fail on a bar)
+	@scripts/bootstrap bench
+	@scripts/venv .venv-bench benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks $(if $(CHECK),--check)
+
+clean: ## remove all that make has made
+	@rm -rf .venv .venv-bench build dist *.egg-info espresso/_core*.so
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/results.json
+	@find espresso tests examples benchmarks scripts -name __pycache__ \
+	    -prune -exec rm -rf {} + 2>/dev/null || true
+
+build: $(BUILT) ## set up .venv and build the extension in place, if need be
+
+system: ## install the system packages that are missing (apt-get)
+	@scripts/bootstrap
+
+# The script touches its stamp only if it did something, and only then is what
+# depends on it made again.
+$(READY): FORCE | system
+	@scripts/venv
+
+$(BUILT): $(READY) $(SOURCES) $(if $(EXTENSION),,FORCE)
+	@echo "espresso: building the extension"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --no-index \
+	    --editable .
+	@mkdir -p build && touch $@
+
+build/c/core/%.o: src/core/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) --coverage -MMD -MP -c -o $@ $<
+
+build/c/%.o: tests/c/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+
+# Without Python: neither its headers nor its library are named here.
+$(C_PROGRAMS): build/c/%: build/c/%.o $(C_HELPERS) $(C_CORE)
+	@$(CC) -o $@ $^ $(C_LINK)
+
+-include $(wildcard build/c/*.d build/c/core/*.d)

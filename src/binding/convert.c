@@ -1,0 +1,118 @@
+/* convert.c - a reply of the exchange as Python objects. */
+#include "module.h"
+
+#include <cJSON.h>
+#include <math.h>
+#include <string.h>
+
+static PyObject *convert_value(struct module_state *state, const cJSON *item);
+
+/* The scan let only integers up to 2^53 through: a double holds them. */
+static PyObject *
+convert_number(const cJSON *item)
+{
+    double value = item->valuedouble;
+
+    if (value == floor(value) && fabs(value) <= 9007199254740992.0)
+        return PyLong_FromLongLong((long long)value);
+    return PyFloat_FromDouble(value);
+}
+
+static PyObject *
+convert_array(struct module_state *state, const cJSON *array)
+{
+    PyObject *list = PyList_New(0);
+    PyObject *value;
+    const cJSON *item;
+
+    for (item = array->child; list != NULL && item != NULL;
+         item = item->next) {
+        value = convert_value(state, item);
+        if (value == NULL || PyList_Append(list, value) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(value);
+    }
+    return list;
+}
+
+/* The two names of every reply are made once; others as they come. */
+static PyObject *
+convert_name(struct module_state *state, const char *name)
+{
+    if (strcmp(name, "order_ids") == 0)
+        return Py_NewRef(state->name_order_ids);
+    if (strcmp(name, "symbol") == 0)
+        return Py_NewRef(state->name_symbol);
+    return PyUnicode_FromString(name);
+}
+
+static PyObject *
+convert_object(struct module_state *state, const cJSON *object)
+{
+    PyObject *dict = PyDict_New();
+    PyObject *name;
+    PyObject *value;
+    const cJSON *item;
+
+    for (item = object->child; dict != NULL && item != NULL;
+         item = item->next) {
+        name = convert_name(state, item->string);
+        value = name != NULL ? convert_value(state, item) : NULL;
+        if (value == NULL || PyDict_SetItem(dict, name, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+/* Depth is bounded by the scan (ESP_DEPTH_MAX). */
+static PyObject *
+convert_value(struct module_state *state, const cJSON *item)
+{
+    if (cJSON_IsString(item))
+        return PyUnicode_FromString(item->valuestring);
+    if (cJSON_IsNumber(item))
+        return convert_number(item);
+    if (cJSON_IsArray(item))
+        return convert_array(state, item);
+    if (cJSON_IsObject(item))
+        return convert_object(state, item);
+    if (cJSON_IsBool(item))
+        return PyBool_FromLong(cJSON_IsTrue(item));
+    return Py_NewRef(Py_None);
+}
+
+/* `name` of `dict` becomes `value` (stolen) if it is absent or None. */
+static bool
+fill_in(PyObject *dict, PyObject *name, PyObject *value)
+{
+    PyObject *present = PyDict_GetItemWithError(dict, name);
+    bool ok = value != NULL && (present != NULL || !PyErr_Occurred());
+
+    if (ok && (present == NULL || present == Py_None))
+        ok = PyDict_SetItem(dict, name, value) == 0;
+    Py_XDECREF(value);
+    return ok;
+}
+
+PyObject *
+convert_success(struct module_state *state, const struct esp_outcome *outcome,
+                PyObject *symbol)
+{
+    PyObject *dict = outcome->json != NULL
+                         ? convert_object(state, outcome->json)
+                         : PyDict_New();
+    PyObject *plain;
+
+    if (dict == NULL)
+        return NULL;
+    /* A plain str even where the caller gave a subclass. */
+    plain = PyUnicode_FromObject(symbol);
+    if (!fill_in(dict, state->name_symbol, plain) ||
+        !fill_in(dict, state->name_order_ids, PyList_New(0)) ||
+        (outcome->lost_reply &&
+         PyDict_SetItemString(dict, "lost_reply", Py_True) < 0))
+        Py_CLEAR(dict);
+    return dict;
+}

@@ -1,0 +1,161 @@
+/* errors.c - the one place where the core's verdicts become exceptions.
+ *
+ * C knows kinds; which class a kind and a code belong to is decided by
+ * espresso.errors.from_outcome. */
+#include "module.h"
+
+static const char *const kind_names[] = {
+    [ESP_OK] = "ok",
+    [ESP_API] = "api",
+    [ESP_HTTP] = "http",
+    [ESP_TRANSPORT] = "transport",
+    [ESP_TIMEOUT] = "timeout",
+    [ESP_BAD_REPLY] = "bad_reply",
+    [ESP_BAD_ARGUMENT] = "bad_argument",
+    [ESP_INTERRUPTED] = "interrupted",
+    [ESP_CLOSED] = "closed",
+    [ESP_NO_MEMORY] = "no_memory",
+};
+
+static const char *const sent_names[] = {
+    [ESP_NOT_SENT] = "not_sent",
+    [ESP_REJECTED] = "rejected",
+    [ESP_UNKNOWN] = "unknown",
+    [ESP_DONE] = "done",
+};
+
+const char *
+errors_sent_name(enum esp_sent sent)
+{
+    return sent_names[sent];
+}
+
+PyObject *
+errors_raise_argument(PyObject *type, const struct esp_error *error)
+{
+    if (error->kind == ESP_NO_MEMORY)
+        return PyErr_NoMemory();
+    PyErr_SetString(type, error->message);
+    return NULL;
+}
+
+/* Server text, which may be anything. */
+static PyObject *
+decode(const char *text, size_t length)
+{
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)length, "replace");
+}
+
+static PyObject *
+number_or_none(bool present, long number)
+{
+    return present ? PyLong_FromLong(number) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+symbol_or_none(const char *symbol)
+{
+    return symbol != NULL ? PyUnicode_FromString(symbol) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+seconds_or_none(double seconds)
+{
+    return seconds >= 0 ? PyFloat_FromDouble(seconds) : Py_NewRef(Py_None);
+}
+
+/* The keywords of from_outcome.  "N" takes over references and passes the
+ * failure of any of them on. */
+static PyObject *
+describe(struct esp_pool *pool, const struct esp_outcome *outcome,
+         const char *symbol)
+{
+    return Py_BuildValue(
+        "{s:s,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:i,s:i,s:d,s:N}",
+        "kind", kind_names[outcome->kind], "sent", sent_names[outcome->sent],
+        "call_sent", sent_names[outcome->call_sent], "retryable",
+        PyBool_FromLong(outcome->retry != ESP_RETRY_NEVER), "certificate",
+        PyBool_FromLong(outcome->certificate), "code",
+        number_or_none(outcome->has_code, outcome->code), "status_code",
+        number_or_none(outcome->http_status != 0, outcome->http_status),
+        "message", decode(outcome->message, strlen(outcome->message)), "body",
+        decode(outcome->body, outcome->body_length), "symbol",
+        symbol_or_none(symbol), "peer", esp_pool_base_url(pool)->peer,
+        "attempts", outcome->attempts, "attempts_max", outcome->attempts_max,
+        "elapsed", outcome->elapsed_s, "retry_after",
+        seconds_or_none(outcome->retry_after));
+}
+
+static PyObject *
+raise_exchange(struct module_state *state, struct esp_pool *pool,
+               const struct esp_outcome *outcome, const char *symbol)
+{
+    PyObject *fields = describe(pool, outcome, symbol);
+    PyObject *nothing = PyTuple_New(0);
+    PyObject *exception = NULL;
+
+    if (fields != NULL && nothing != NULL)
+        exception = PyObject_Call(state->from_outcome, nothing, fields);
+    if (exception != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_XDECREF(exception);
+    Py_XDECREF(nothing);
+    Py_XDECREF(fields);
+    return NULL;
+}
+
+/* Tell with the exception that is set how far the request had come.  What
+ * goes wrong on the way must not replace it. */
+static PyObject *
+add_note(const struct esp_outcome *outcome, const char *symbol)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+    PyObject *done = NULL;
+    const char *what = symbol != NULL ? symbol : "warm_up";
+
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && outcome->call_sent == ESP_UNKNOWN)
+        done = PyObject_CallMethod(
+            value, "add_note", "N",
+            PyUnicode_FromFormat("espresso: the request for %s had gone out; "
+                                 "whether its orders are cancelled is unknown",
+                                 what));
+    else if (value != NULL)
+        done = PyObject_CallMethod(
+            value, "add_note", "N",
+            PyUnicode_FromFormat("espresso: the request for %s had not gone "
+                                 "out; nothing was cancelled by it",
+                                 what));
+    if (done == NULL)
+        PyErr_Clear();
+    Py_XDECREF(done);
+    PyErr_Restore(type, value, traceback);
+    return NULL;
+}
+
+PyObject *
+errors_raise_outcome(struct module_state *state, struct esp_pool *pool,
+                     const struct esp_outcome *outcome, const char *symbol)
+{
+    switch (outcome->kind) {
+    case ESP_INTERRUPTED:
+        return add_note(outcome, symbol);
+    case ESP_NO_MEMORY:
+        return PyErr_NoMemory();
+    case ESP_BAD_ARGUMENT:
+        PyErr_SetString(PyExc_ValueError, outcome->message);
+        return NULL;
+    case ESP_CLOSED:
+        PyErr_SetString(PyExc_RuntimeError,
+                        esp_pool_is_closed(pool)
+                            ? "the client is closed"
+                            : "the interpreter is exiting: calls of other "
+                              "threads are refused");
+        return NULL;
+    default:
+        return raise_exchange(state, pool, outcome, symbol);
+    }
+}

@@ -1,0 +1,143 @@
+/* hooks.c - what a call without the GIL comes back to Python for: signals on
+ * the main thread, and attempts that somebody wants to hear of. */
+#include "module.h"
+
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#else
+#include <pthread.h>
+#endif
+
+#define WATCH_MODULE "espresso._watch"
+
+/* Python runs signal handlers on the main thread only: every other one may
+ * wait without ever looking. */
+static bool
+is_main_thread(void)
+{
+#ifdef __linux__
+    return syscall(SYS_gettid) == getpid();
+#else
+    return pthread_main_np() != 0;
+#endif
+}
+
+/* Runs Python's signal handlers; nonzero: one of them raised. */
+static int
+on_interrupted(void *user)
+{
+    struct hooks_context *context = user;
+    int raised;
+
+    PyEval_RestoreThread(context->thread);
+    raised = PyErr_CheckSignals();
+    context->thread = PyEval_SaveThread();
+    return raised;
+}
+
+/* Seconds, or None for a phase that was not reached. */
+static PyObject *
+seconds(double value)
+{
+    return value >= 0 ? PyFloat_FromDouble(value) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+describe(const struct esp_attempt *attempt)
+{
+    const struct esp_outcome *outcome = attempt->outcome;
+    const struct esp_timing *timing = &outcome->timing;
+
+    return Py_BuildValue(
+        "{s:s,s:i,s:N,s:N,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s}", "symbol",
+        attempt->symbol, "attempt", attempt->number, "status_code",
+        outcome->http_status ? PyLong_FromLong(outcome->http_status)
+                             : Py_NewRef(Py_None),
+        "code",
+        outcome->has_code ? PyLong_FromLong(outcome->code)
+                          : Py_NewRef(Py_None),
+        "outcome", errors_sent_name(outcome->sent), "lost_reply",
+        PyBool_FromLong(attempt->lost_reply), "dns", seconds(timing->dns_s),
+        "connect", seconds(timing->connect_s), "tls", seconds(timing->tls_s),
+        "first_byte", seconds(timing->first_byte_s), "total",
+        seconds(timing->total_s), "reused", PyBool_FromLong(timing->reused),
+        "remote", timing->remote);
+}
+
+/* espresso._watch.attempt(on_event, fields, message, seconds to the next). */
+static PyObject *
+tell(PyObject *on_event, const struct esp_attempt *attempt)
+{
+    PyObject *module = PyImport_ImportModule(WATCH_MODULE);
+    PyObject *result = NULL;
+    const char *message = attempt->outcome->message;
+
+    if (module != NULL)
+        result = PyObject_CallMethod(
+            module, "attempt", "ONNN", on_event ? on_event : Py_None,
+            describe(attempt),
+            PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message),
+                                 "replace"),
+            seconds(attempt->next_in_ms < 0
+                        ? -1
+                        : (double)attempt->next_in_ms / 1000));
+    Py_XDECREF(module);
+    return result;
+}
+
+/* An Exception of the watching code must not end a cancel; KeyboardInterrupt
+ * and SystemExit, which are none, must.  0, or -1 with an exception set. */
+static int
+settle(PyObject *result)
+{
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_WriteUnraisable(NULL);
+    return 0;
+}
+
+static int
+on_attempt(void *user, const struct esp_attempt *attempt)
+{
+    struct hooks_context *context = user;
+    int result;
+
+    if (context->on_event == NULL && attempt->next_in_ms < 0 &&
+        !attempt->lost_reply)
+        return 0;
+    PyEval_RestoreThread(context->thread);
+    result = settle(tell(context->on_event, attempt));
+    context->thread = PyEval_SaveThread();
+    return result;
+}
+
+void
+hooks_init(struct esp_hooks *hooks, struct hooks_context *context)
+{
+    bool is_main = is_main_thread();
+
+    *hooks = (struct esp_hooks){.interrupted = is_main ? on_interrupted : NULL,
+                                .on_attempt = on_attempt,
+                                .user = context,
+                                .poll = is_main};
+}
+
+bool
+hooks_warn_lower_case(const char *symbol)
+{
+    PyObject *module;
+    PyObject *result = NULL;
+
+    if (strpbrk(symbol, "abcdefghijklmnopqrstuvwxyz") == NULL)
+        return true;
+    module = PyImport_ImportModule(WATCH_MODULE);
+    if (module != NULL)
+        result = PyObject_CallMethod(module, "lower_case", "s", symbol);
+    Py_XDECREF(module);
+    return settle(result) == 0;
+}

@@ -1,0 +1,113 @@
+/* module.h - what the files of the binding share.
+ *
+ * The only files with Python.h.  Arguments come in here, a dict or an
+ * exception goes out; everything between is the core's. */
+#ifndef ESP_MODULE_H
+#define ESP_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "espresso.h"
+
+#include <string.h>
+
+/* Everything this module would otherwise keep in globals.  module_exec,
+ * module_traverse and module_clear list the objects in this order. */
+struct module_state {
+    PyTypeObject *client_type;
+    PyTypeObject *key_type;
+    PyObject *from_outcome;   /* espresso.errors.from_outcome */
+    PyObject *config_error;   /* espresso.errors.ConfigError */
+    PyObject *name_symbol;    /* "symbol" */
+    PyObject *name_order_ids; /* "order_ids" */
+    struct esp_group *group;
+};
+
+/* ---- errors.c: the one place that raises for the core ------------------- */
+
+/* Raise what `outcome` says of a call for `symbol` (NULL: a warm-up); always
+ * NULL.  For INTERRUPTED an exception is set already and gets a note. */
+PyObject *errors_raise_outcome(struct module_state *state,
+                               struct esp_pool *pool,
+                               const struct esp_outcome *outcome,
+                               const char *symbol);
+
+/* "not_sent", "rejected", "unknown" or "done".  Static. */
+const char *errors_sent_name(enum esp_sent sent);
+
+/* Raise a refused argument as `type`; always NULL. */
+PyObject *errors_raise_argument(PyObject *type, const struct esp_error *error);
+
+/* ---- convert.c ---------------------------------------------------------- */
+
+/* The dict of a successful cancel of `symbol`.  New reference. */
+PyObject *convert_success(struct module_state *state,
+                          const struct esp_outcome *outcome, PyObject *symbol);
+
+/* ---- arguments.c: what a user gave, or a clear exception ---------------- */
+
+/* Seconds to milliseconds; false raises TypeError or ValueError that names
+ * the argument. */
+bool arguments_seconds(PyObject *value, const char *name, int64_t *ms);
+
+/* 0 .. ESP_RETRIES_MAX; false raises. */
+bool arguments_retries(PyObject *value, int *retries);
+
+/* The UTF-8 of a valid symbol, borrowed from `value`; NULL raises. */
+const char *arguments_symbol(PyObject *value);
+
+/* What cancel_all was called with, in the form the core takes. */
+struct press_arguments {
+    PyObject *symbol;      /* borrowed */
+    PyObject *missing_ok;  /* borrowed; NULL: not given */
+    PyObject *timeout;     /* borrowed; NULL: not given, or ... */
+    PyObject *max_retries; /* borrowed; NULL: not given, or ... */
+    PyObject *api_key;     /* borrowed; only the module-level function */
+    PyObject *base_url;    /* borrowed; only the module-level function */
+};
+
+/* Read a vectorcall's arguments; `is_module_level` allows the last two.
+ * False raises TypeError, with advice for habits from other libraries. */
+bool arguments_press(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+                     bool is_module_level, struct press_arguments *out);
+
+/* Raise TypeError with advice if `name` is a habit from another library;
+ * false: it is not. */
+bool arguments_refuse_habit(const char *name);
+
+/* ---- key.c: an API key that Python never sees again --------------------- */
+
+extern PyType_Spec key_type_spec;
+
+/* Copy the text of a Key object to `out` (ESP_KEY_MAX + 1 bytes); false: it
+ * was forgotten. */
+bool key_copy(PyObject *key, char *out);
+
+/* Wipe what key_copy wrote. */
+void key_wipe_copy(char *text);
+
+/* Wipe the text of a Key object now. */
+void key_forget(PyObject *key);
+
+/* ---- client.c, hooks.c -------------------------------------------------- */
+
+extern PyType_Spec client_type_spec;
+
+/* The module-level cancel_all(). */
+PyObject *client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
+                                     Py_ssize_t nargs, PyObject *names);
+
+/* What a call that runs without the GIL needs to come back to it. */
+struct hooks_context {
+    PyThreadState *thread;
+    PyObject *on_event; /* borrowed; NULL: none */
+};
+
+/* Fill `hooks` for a call of this thread. */
+void hooks_init(struct esp_hooks *hooks, struct hooks_context *context);
+
+/* Say once that `symbol` holds small letters; false: an exception is set. */
+bool hooks_warn_lower_case(const char *symbol);
+
+#endif

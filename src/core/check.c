@@ -1,0 +1,287 @@
+/* check.c - what a user gave: symbol, key, base URL, proxy, time-out. */
+#include "core.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static bool
+is_symbol_byte(char byte)
+{
+    return (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') ||
+           (byte >= '0' && byte <= '9') || byte == '.' || byte == '_' ||
+           byte == '-';
+}
+
+/* `ADA/USDM` is how most exchanges write it: say how this one does. */
+static bool
+refuse_slash(const char *symbol, size_t length, struct esp_error *error)
+{
+    char advice[ESP_SYMBOL_MAX + 1];
+    size_t used = 0;
+    size_t i;
+
+    for (i = 0; i < length; i++) {
+        if (symbol[i] != '/')
+            advice[used++] = symbol[i];
+    }
+    advice[used] = '\0';
+    return error_set(error,
+                     "symbol %.*s: this exchange writes pairs without a "
+                     "slash: %s",
+                     (int)length, symbol, advice);
+}
+
+bool
+esp_symbol_check(const char *symbol, size_t length, struct esp_error *error)
+{
+    bool slash = false;
+    size_t i;
+
+    if (length == 0)
+        return error_set(error, "symbol is empty");
+    if (length > ESP_SYMBOL_MAX)
+        return error_set(error, "symbol is longer than %d characters",
+                         ESP_SYMBOL_MAX);
+    for (i = 0; i < length; i++) {
+        if (symbol[i] == '/')
+            slash = true;
+        else if (!is_symbol_byte(symbol[i]))
+            return error_set(error,
+                             "symbol may hold only A-Z a-z 0-9 . _ - "
+                             "(position %zu does not)",
+                             i + 1);
+    }
+    return !slash || refuse_slash(symbol, length, error);
+}
+
+bool
+esp_key_check(const char *key, size_t length, struct esp_error *error)
+{
+    size_t i;
+
+    if (length == 0)
+        return error_set(error, "the API key is empty");
+    if (length > ESP_KEY_MAX)
+        return error_set(error, "the API key is longer than %d characters",
+                         ESP_KEY_MAX);
+    for (i = 0; i < length; i++) {
+        if (key[i] < '\x21' || key[i] > '\x7e')
+            return error_set(error,
+                             "the API key holds a character that no key has "
+                             "(white space, a line end or non-ASCII)");
+    }
+    return true;
+}
+
+int64_t
+esp_timeout_ms(double seconds)
+{
+    if (!isfinite(seconds) || seconds <= 0 ||
+        seconds > ESP_TIMEOUT_MAX_MS / 1000)
+        return -1;
+    return (int64_t)ceil(seconds * 1000);
+}
+
+/* ---- URLs --------------------------------------------------------------- */
+
+/* Only what a URL may hold unescaped, so that nothing hides in it. */
+static bool
+is_plain_url(const char *text)
+{
+    size_t length = strnlen(text, ESP_URL_MAX + 1);
+
+    return length > 0 && length <= ESP_URL_MAX &&
+           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                        "0123456789-._~:/?#[]@!$&'()*+,;=%") == length;
+}
+
+/* A part of `handle` as libcurl sees it; "" where it is absent. */
+static bool
+url_part(CURLU *handle, CURLUPart part, char *out, size_t size)
+{
+    char *text = NULL;
+    CURLUcode code = curl_url_get(handle, part, &text, 0);
+    bool fits = true;
+
+    out[0] = '\0';
+    if (code == CURLUE_OK)
+        fits = (size_t)snprintf(out, size, "%s", text) < size;
+    curl_free(text);
+    return fits && code != CURLUE_OUT_OF_MEMORY;
+}
+
+static bool
+url_has(CURLU *handle, CURLUPart part)
+{
+    char *text = NULL;
+    CURLUcode code = curl_url_get(handle, part, &text, 0);
+
+    curl_free(text);
+    return code == CURLUE_OK;
+}
+
+static bool
+is_loopback_address(const char *host)
+{
+    unsigned octets[4];
+    char end;
+
+    if (strcmp(host, "::1") == 0)
+        return true;
+    return sscanf(host, "%3u.%3u.%3u.%3u%c", &octets[0], &octets[1],
+                  &octets[2], &octets[3], &end) == 4 &&
+           octets[0] == 127;
+}
+
+/* An IPv4 or IPv6 address: no name that must be looked up ends in a digit or
+ * holds a colon. */
+static bool
+is_address(const char *host)
+{
+    size_t length = strlen(host);
+
+    return strchr(host, ':') != NULL ||
+           (length > 0 && host[length - 1] >= '0' && host[length - 1] <= '9');
+}
+
+/* The authority as typed must be the host that libcurl understood: a numeric
+ * host in disguise (`127.1`, `0x7f000001`, `%31`) is refused. */
+static bool
+host_is_as_typed(const char *text, const char *scheme, const char *host)
+{
+    size_t scheme_length = strlen(scheme);
+    const char *authority = text + scheme_length + 3;
+    size_t length = strlen(host);
+
+    if (strncasecmp(text, scheme, scheme_length) != 0 ||
+        strncmp(text + scheme_length, "://", 3) != 0)
+        return false;
+    return strncasecmp(authority, host, length) == 0 &&
+           strchr(":/", authority[length]) != NULL;
+}
+
+/* The port as typed: 1 to 65535, or "" for the default. */
+static bool
+port_is_valid(const char *port)
+{
+    long value = strtol(port, NULL, 10);
+
+    return port[0] == '\0' || (value >= 1 && value <= 65535);
+}
+
+/* Fill `url` from its checked parts. */
+static bool
+base_url_join(struct esp_base_url *url, const char *scheme, const char *host,
+              const char *port, const char *path)
+{
+    const char *colon = port[0] != '\0' ? ":" : "";
+    size_t length;
+
+    snprintf(url->peer, sizeof url->peer, "%s%s%s", host, colon, port);
+    length = (size_t)snprintf(url->url, sizeof url->url, "%s://%s%s", scheme,
+                              url->peer, path);
+    if (length >= sizeof url->url)
+        return false;
+    while (length > 0 && url->url[length - 1] == '/')
+        url->url[--length] = '\0';
+    /* libcurl keeps the brackets of an IPv6 host */
+    length = strlen(host);
+    if (host[0] == '[')
+        snprintf(url->host, sizeof url->host, "%.*s", (int)length - 2,
+                 host + 1);
+    else
+        snprintf(url->host, sizeof url->host, "%s", host);
+    url->loopback = strcasecmp(url->host, "localhost") == 0 ||
+                    is_loopback_address(url->host);
+    url->needs_dns = !url->loopback && !is_address(url->host);
+    return true;
+}
+
+static bool
+base_url_check(CURLU *handle, const char *text, struct esp_base_url *url,
+               struct esp_error *error)
+{
+    char scheme[16];
+    char host[ESP_URL_MAX + 1];
+    char port[8];
+    char path[ESP_URL_MAX + 1];
+
+    if (!url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme) ||
+        !url_part(handle, CURLUPART_HOST, host, sizeof host) ||
+        !url_part(handle, CURLUPART_PORT, port, sizeof port) ||
+        !url_part(handle, CURLUPART_PATH, path, sizeof path))
+        return error_set(error, "base_url is not a URL");
+    if (url_has(handle, CURLUPART_USER) ||
+        url_has(handle, CURLUPART_PASSWORD) || strchr(text, '@') != NULL)
+        return error_set(error, "base_url may not hold a user or password");
+    if (strpbrk(text, "?#") != NULL)
+        return error_set(error, "base_url may not hold a query or fragment");
+    if (url_has(handle, CURLUPART_ZONEID))
+        return error_set(error, "base_url may not hold an IPv6 zone");
+    if (strcmp(scheme, "https") != 0 && strcmp(scheme, "http") != 0)
+        return error_set(error, "base_url must begin with https://");
+    if (!host_is_as_typed(text, scheme, host) || !port_is_valid(port))
+        return error_set(error, "base_url has no plain host or port");
+    text_lower(host);
+    if (!base_url_join(url, scheme, host, port, path))
+        return error_set(error, "base_url is too long");
+    if (scheme[4] == '\0' && !url->loopback)
+        return error_set(error, "base_url may be http only to loopback: the "
+                                "key would travel in the clear");
+    return true;
+}
+
+bool
+esp_base_url_parse(const char *text, struct esp_base_url *url,
+                   struct esp_error *error)
+{
+    CURLU *handle;
+    bool ok;
+
+    if (!is_plain_url(text))
+        return error_set(error,
+                         "base_url is empty, longer than %d bytes or "
+                         "holds a character no URL may hold",
+                         ESP_URL_MAX);
+    handle = curl_url();
+    if (handle == NULL) {
+        error_set(error, "out of memory");
+        error->kind = ESP_NO_MEMORY;
+        return false;
+    }
+    if (curl_url_set(handle, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME) !=
+        CURLUE_OK)
+        ok = error_set(error, "base_url is not a URL like https://host");
+    else
+        ok = base_url_check(handle, text, url, error);
+    curl_url_cleanup(handle);
+    return ok;
+}
+
+bool
+esp_proxy_check(const char *text, struct esp_error *error)
+{
+    static const char *const schemes[] = {"http",    "https",  "socks4",
+                                          "socks4a", "socks5", "socks5h"};
+    CURLU *handle = is_plain_url(text) ? curl_url() : NULL;
+    char scheme[16] = "";
+    bool ok = false;
+    size_t i;
+
+    if (handle != NULL &&
+        curl_url_set(handle, CURLUPART_URL, text,
+                     CURLU_DEFAULT_SCHEME | CURLU_NON_SUPPORT_SCHEME |
+                         (strstr(text, "://") ? 0 : CURLU_GUESS_SCHEME)) ==
+            CURLUE_OK &&
+        url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme)) {
+        for (i = 0; i < sizeof schemes / sizeof *schemes; i++)
+            ok = ok || strcmp(scheme, schemes[i]) == 0;
+    }
+    curl_url_cleanup(handle);
+    return ok ||
+           error_set(error, "the proxy is not a URL like http://host:3128 "
+                            "(http, https, socks4, socks4a, socks5, socks5h)");
+}

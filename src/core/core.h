@@ -1,0 +1,359 @@
+/* core.h - what the files of the core share; private.
+ *
+ * Order of locks: registry (pool.c), then pool, then parse (json.c) or
+ * look-ups (lane.c).  None is held while libcurl or a hook runs. */
+#ifndef ESP_CORE_H
+#define ESP_CORE_H
+
+#include "espresso.h"
+
+#include <cJSON.h>
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+#include <time.h>
+
+/* ---- More ceilings ------------------------------------------------------ */
+
+#define ESP_MEMBERS_MAX 256         /* members of a reply's top-level object */
+#define ESP_RETRY_AFTER_MAX 64      /* bytes of a Retry-After value */
+#define ESP_SOCKETS_MAX 8           /* sockets a lane may have open at once */
+#define ESP_WATCHES_MAX 16          /* sockets a lane may wait for at once */
+#define ESP_BUFFER_KEPT_MAX 8192    /* bytes a lane keeps between its calls */
+#define ESP_LOOKUPS_MAX 8           /* name look-ups abandoned in ... */
+#define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
+#define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
+#define ESP_LIFETIME_MS 3600000     /* the certificate is checked anew then */
+#define ESP_SLICE_MS 50             /* between two looks for a signal */
+
+/* ---- Clocks (clock.c) --------------------------------------------------- */
+
+/* Milliseconds of a clock that never jumps: for deadlines. */
+int64_t clock_now_ms(void);
+
+/* Milliseconds of a clock that also runs while the machine sleeps: for the
+ * age of a connection. */
+int64_t clock_boot_ms(void);
+
+/* ---- Text (text.c) ------------------------------------------------------ */
+
+/* Set `error` to BAD_ARGUMENT with the formatted text; always false. */
+bool error_set(struct esp_error *error, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Copy at most `size` - 1 bytes of `text` into `out`, end it with a NUL, and
+ * put stars for each occurrence of `secret` (NULL: none), also one that the
+ * cut would leave half.  Returns the bytes written. */
+size_t text_copy_masked(char *out, size_t size, const char *text,
+                        size_t length, const char *secret);
+
+/* Overwrite `length` bytes so that no compiler can leave it out. */
+void text_wipe(void *secret, size_t length);
+
+/* Make A-Z of `text` small, in any locale. */
+void text_lower(char *text);
+
+/* Whether two strings are the same but for ASCII case, in any locale. */
+bool text_same_ignoring_case(const char *one, const char *other);
+
+/* ---- Buffer (buffer.c) -------------------------------------------------- */
+
+/* Bytes that grow up to a ceiling; data[length] is always a NUL. */
+struct esp_buffer {
+    char *data;
+    size_t length;
+    size_t capacity; /* allocated bytes, the NUL included */
+    size_t ceiling;  /* most bytes, without the NUL */
+};
+
+enum buffer_result { BUFFER_OK, BUFFER_TOO_LARGE, BUFFER_NO_MEMORY };
+
+void buffer_init(struct esp_buffer *buffer, size_t ceiling);
+enum buffer_result buffer_append(struct esp_buffer *buffer, const char *bytes,
+                                 size_t length);
+/* Forget the content; give memory beyond `kept` bytes back. */
+void buffer_reset(struct esp_buffer *buffer, size_t kept);
+void buffer_free(struct esp_buffer *buffer);
+
+/* ---- Strict JSON (json.c) ----------------------------------------------- */
+
+enum json_result {
+    JSON_OK,
+    JSON_REFUSED,   /* not strict JSON, or beyond a ceiling */
+    JSON_TWICE,     /* a member of the top-level object stands twice */
+    JSON_NO_MEMORY, /* *root is NULL, as for every failure */
+};
+
+/* Parse one document that fills all `length` bytes (data[length] must be a
+ * NUL).  Refuses whatever Python's json refuses, and more: numbers that a
+ * double cannot hold, \u0000, lone surrogates, depth over ESP_DEPTH_MAX,
+ * duplicate members at the top.  *root is owned by the caller. */
+enum json_result json_parse(const char *data, size_t length, cJSON **root);
+
+/* The scan alone: whether the bytes are one such document. */
+bool json_scan(const char *data, size_t length);
+
+void json_lock_prepare_fork(void);
+void json_lock_after_fork(bool in_child);
+
+/* ---- Trust store (trust.c) ---------------------------------------------- */
+
+/* What libcurl is told; both are always set, so that nothing that was
+ * compiled into libcurl or OpenSSL is trusted beside it. */
+struct esp_trust {
+    char file[ESP_PATH_MAX + 300];    /* CAINFO */
+    char directory[ESP_PATH_MAX + 8]; /* CAPATH; may not exist */
+};
+
+/* Find the roots at `path` (a file or a hashed directory), or, if NULL, the
+ * system's.  False fills `message`; *no_descriptor tells that only a file
+ * descriptor was missing. */
+bool trust_resolve(const char *path, struct esp_trust *trust, char *message,
+                   size_t size, bool *no_descriptor);
+
+/* ---- Request (request.c) ------------------------------------------------ */
+
+/* What one transfer asks for.  A NULL symbol is a warm-up: HEAD, no key. */
+struct esp_request {
+    const char *symbol;
+    const char *api_key;
+    int64_t timeout_ms;
+    int64_t connect_timeout_ms;
+};
+
+/* The memory that libcurl reads a request from; one a lane. */
+struct esp_request_text {
+    char key_line[sizeof "X-API-KEY: " + ESP_KEY_MAX];
+    char body[sizeof "{\"symbol\":\"\"}" + ESP_SYMBOL_MAX];
+    struct curl_slist headers[4]; /* our own nodes: libcurl only reads them */
+};
+
+/* Where requests go: the parts of a pool's settings that libcurl gets. */
+struct esp_target {
+    struct esp_base_url base;
+    char endpoint[ESP_URL_MAX + 32];
+    char *proxy; /* without credentials; NULL: none */
+    char *proxy_user;
+    char *proxy_password;
+    char *no_proxy;
+    char *ca_path;
+    char *user_agent;
+};
+
+bool target_init(struct esp_target *target,
+                 const struct esp_settings *settings, struct esp_error *error);
+void target_free(struct esp_target *target);
+
+/* Set what stays the same for all requests of a lane. */
+CURLcode request_prepare_connection(CURL *easy,
+                                    const struct esp_target *target,
+                                    const struct esp_trust *trust);
+
+/* Set what this request is.  `text` must live as long as the transfer. */
+CURLcode request_prepare(CURL *easy, const struct esp_target *target,
+                         const struct esp_request *request,
+                         struct esp_request_text *text);
+
+/* Wipe the key from `text`. */
+void request_wipe(struct esp_request_text *text);
+
+/* ---- Response (response.c) ---------------------------------------------- */
+
+/* All that one transfer brought; what response_decode judges. */
+struct esp_response {
+    CURLcode curl_code;
+    bool left;           /* bytes of the request may have left */
+    bool resend_refused; /* libcurl wanted to send a second time */
+    bool head_complete;  /* the empty line after the last head came */
+    bool head_too_large;
+    bool body_too_large;
+    bool no_memory;     /* an allocation of ours failed */
+    bool no_descriptor; /* the trust store could not be opened for want of one
+                         */
+    bool trust_failed;  /* no usable trust store: nothing was tried */
+    bool closed;        /* the pool was closed under the transfer */
+    int http_status;
+    int framing_headers; /* Content-Length and Transfer-Encoding lines */
+    char retry_after[ESP_RETRY_AFTER_MAX + 1]; /* value, "" if none came */
+    char detail[ESP_PATH_MAX + 512];           /* libcurl's words or ours */
+    struct esp_buffer body;
+};
+
+void response_reset(struct esp_response *response);
+
+/* Judge `response` to a cancel of `symbol` at the wall-clock time `now`, into
+ * an initialised `outcome`.  Pure: no network, no clock.  `secret` is masked
+ * in all text. */
+void response_decode(const struct esp_response *response, const char *symbol,
+                     const char *secret, time_t now,
+                     struct esp_outcome *outcome);
+
+/* The same for a warm-up: any complete answer will do. */
+void response_decode_warm_up(const struct esp_response *response,
+                             struct esp_outcome *outcome);
+
+/* Whether the connection may serve another call after this. */
+bool response_leaves_connection_clean(const struct esp_response *response,
+                                      const struct esp_outcome *outcome);
+
+/* ---- Policy (policy.c) -------------------------------------------------- */
+
+/* What the policy looks at after an attempt. */
+struct esp_policy {
+    int attempts;         /* ended so far */
+    int attempts_max;     /* allowed */
+    int64_t remaining_ms; /* until the deadline */
+    int64_t connect_ms;   /* of the pool's last new connection */
+    uint32_t random;      /* any number: the jitter */
+};
+
+/* Milliseconds after which to try again, or -1: the call has ended.  Pure. */
+int64_t policy_next(const struct esp_outcome *outcome,
+                    const struct esp_policy *policy);
+
+/* Milliseconds that attempt `number` (from 1) may take.  Pure. */
+int64_t policy_attempt_ms(int number, int64_t attempt_timeout_ms,
+                          int64_t timeout_ms, int64_t remaining_ms);
+
+/* ---- Abandoned name look-ups (lookups.c) -------------------------------- */
+
+/* Whether ESP_LOOKUPS_MAX of this process were abandoned within the window:
+ * then another one is not worth its thread. */
+bool lookups_exhausted(void);
+void lookups_note_abandoned(void);
+
+void lookups_prepare_fork(void);
+void lookups_after_fork(bool in_child);
+
+/* ---- Lane (lane.c) ------------------------------------------------------ */
+
+/* One curl_multi, one easy handle and at most one connection, owned by one
+ * call at a time. */
+struct esp_lane {
+    struct esp_lane *next; /* in the pool's list of idle lanes */
+    CURLM *multi;
+    CURL *easy;
+    struct esp_request_text text;
+    struct esp_watch watches[ESP_WATCHES_MAX];
+    size_t watch_count;
+    int64_t timer_at;             /* when libcurl wants a turn; -1: no wish */
+    int sockets[ESP_SOCKETS_MAX]; /* our own record of what is open */
+    int socket_count;
+    int64_t connected_at; /* clock_boot_ms */
+    int64_t used_at;
+    bool running;       /* a transfer is under way */
+    bool abandoned;     /* belongs to the parent of a fork */
+    bool needs_dns;     /* this transfer may look up a name */
+    int sockets_opened; /* by this transfer */
+    int prereq_calls;   /* in this transfer */
+    bool found_stale;   /* the kept connection was dead: nothing was sent */
+    size_t head_length; /* of this transfer, all heads together */
+    char error_text[CURL_ERROR_SIZE];
+    struct esp_timing timing;
+    struct esp_response response;
+};
+
+struct esp_lane *lane_new(void);
+
+/* Begin a transfer.  False: it ended before it began, see lane->response. */
+bool lane_start(struct esp_lane *lane, const struct esp_target *target,
+                const struct esp_request *request);
+
+/* Give libcurl a turn for `fd` or for its timer.  True: the transfer has
+ * ended, lane->response and lane->timing are filled. */
+bool lane_on_socket(struct esp_lane *lane, int fd, bool readable,
+                    bool writable);
+bool lane_on_timer(struct esp_lane *lane);
+
+/* End the transfer with `curl_code` and close the connection. */
+void lane_abort(struct esp_lane *lane, CURLcode curl_code, const char *why);
+
+/* Close the connection, keep the lane. */
+void lane_close(struct esp_lane *lane);
+
+/* In the child of a fork: close the descriptors, tell the peer nothing, and
+ * never touch the handles again. */
+void lane_abandon(struct esp_lane *lane);
+
+/* Close and free; NULL is fine. */
+void lane_free(struct esp_lane *lane);
+
+/* ---- Pool (pool.c) ------------------------------------------------------ */
+
+/* A call that is in flight, as its pool knows it. */
+struct pool_entry {
+    struct pool_entry *next;
+    struct pool_entry **link; /* what points to this one; NULL: not in */
+    pthread_t thread;
+    struct esp_lane *lane; /* NULL: none taken yet */
+};
+
+struct esp_group {
+    atomic_int references; /* the owner's, and one of each pool */
+    struct esp_group *next;
+    struct esp_pool *pools;
+    bool draining;
+    pthread_t drain_thread;
+};
+
+struct esp_pool {
+    atomic_int references;
+    struct esp_group *group;
+    struct esp_pool *next; /* in the group */
+    struct esp_target target;
+    atomic_int connect_ms; /* of the last new connection */
+    atomic_bool closed;
+    atomic_bool draining; /* only drain_thread may still call */
+    pthread_t drain_thread;
+    pthread_mutex_t lock; /* guards what follows */
+    pid_t pid;
+    int wake[2]; /* a pipe, readable for ever once closed or draining */
+    struct esp_lane *idle; /* the warmest first */
+    int idle_count;
+    struct pool_entry *entries;
+};
+
+/* Take part in the pool: false if it is closed or being drained. */
+bool pool_enter(struct esp_pool *pool, struct pool_entry *entry);
+
+/* Leave it, giving back entry->lane. */
+void pool_leave(struct esp_pool *pool, struct pool_entry *entry);
+
+/* The warmest idle lane, or a new one, into entry->lane; false: no memory. */
+bool pool_take_lane(struct esp_pool *pool, struct pool_entry *entry);
+
+/* Whether a call of this thread must end now. */
+bool pool_must_end(struct esp_pool *pool);
+
+/* The descriptor that becomes readable when a call of this thread must end;
+ * -1: there is none, ask pool_must_end now and then. */
+int pool_wake_fd(struct esp_pool *pool);
+
+/* ---- Call (call.c) ------------------------------------------------------ */
+
+enum call_state { CALL_RUNNING, CALL_WAITING, CALL_DONE };
+
+struct esp_call {
+    struct esp_pool *pool;
+    struct pool_entry entry;
+    struct esp_cancel cancel;
+    struct esp_outcome *outcome; /* of the caller */
+    enum call_state state;
+    bool is_warm_up;
+    int attempts;
+    bool reply_lost; /* an attempt ended unknown */
+    enum esp_sent worst;
+    int64_t started_at;
+    int64_t deadline;
+    int64_t turn_at; /* RUNNING: this attempt's end; WAITING: the next start */
+    uint32_t random;
+};
+
+/* End the call because its pool was closed or is drained. */
+void call_end_closed(struct esp_call *call);
+
+/* End the call if a fork in a hook left it behind in the child. */
+void call_end_if_orphan(struct esp_call *call);
+
+#endif

@@ -1,0 +1,54 @@
+/* lookups.c - how many name look-ups were left hanging.
+ *
+ * A look-up that outlives its transfer keeps a detached thread until the
+ * resolver answers.  A bot that retries for hours while DNS hangs must not
+ * collect thousands of them. */
+#include "core.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int64_t abandoned_at[ESP_LOOKUPS_MAX];
+static unsigned abandoned_count;
+
+bool
+lookups_exhausted(void)
+{
+    int64_t oldest = 0;
+    bool full;
+
+    pthread_mutex_lock(&lock);
+    full = abandoned_count >= ESP_LOOKUPS_MAX;
+    if (full)
+        oldest = abandoned_at[abandoned_count % ESP_LOOKUPS_MAX];
+    pthread_mutex_unlock(&lock);
+    return full && clock_now_ms() - oldest < ESP_LOOKUPS_WINDOW_MS;
+}
+
+void
+lookups_note_abandoned(void)
+{
+    pthread_mutex_lock(&lock);
+    abandoned_at[abandoned_count % ESP_LOOKUPS_MAX] = clock_now_ms();
+    abandoned_count++;
+    if (abandoned_count == 2 * ESP_LOOKUPS_MAX)
+        abandoned_count = ESP_LOOKUPS_MAX;
+    pthread_mutex_unlock(&lock);
+}
+
+void
+lookups_prepare_fork(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+/* The threads stayed in the parent: a child has abandoned none. */
+void
+lookups_after_fork(bool in_child)
+{
+    if (in_child) {
+        pthread_mutex_init(&lock, NULL);
+        abandoned_count = 0;
+    }
+    else {
+        pthread_mutex_unlock(&lock);
+    }
+}

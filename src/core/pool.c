@@ -1,0 +1,485 @@
+/* pool.c - the warm lanes of one client, and who is using them.
+ *
+ * A pool never runs libcurl: it hands a lane to one call at a time and takes
+ * it back.  It also knows every call in flight, so that closing, the end of
+ * the interpreter and a fork can reach them. */
+#include "core.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* All groups of the process, for the fork handlers. */
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct esp_group *groups;
+static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+
+#define LEFT_POLL_NS 1000000L /* between two looks whether calls have left */
+
+/* ---- Fork --------------------------------------------------------------- */
+
+static void
+wake_close(struct esp_pool *pool)
+{
+    if (pool->wake[0] >= 0) {
+        close(pool->wake[0]);
+        close(pool->wake[1]);
+    }
+    pool->wake[0] = -1;
+    pool->wake[1] = -1;
+}
+
+/* In the child: the lanes are the parent's, and so are the threads that were
+ * in a call.  Two processes writing into one TLS session would break both. */
+static void
+pool_abandon_held(struct esp_pool *pool)
+{
+    struct esp_lane *lane = pool->idle;
+    struct pool_entry *entry = pool->entries;
+    struct pool_entry *next;
+
+    for (; lane != NULL; lane = lane->next)
+        lane_abandon(lane);
+    for (; entry != NULL; entry = next) {
+        next = entry->next;
+        entry->link = NULL;
+        if (entry->lane != NULL)
+            lane_abandon(entry->lane);
+    }
+    pool->idle = NULL;
+    pool->idle_count = 0;
+    pool->entries = NULL;
+    wake_close(pool);
+    pool->pid = getpid();
+}
+
+static void
+before_fork(void)
+{
+    struct esp_group *group;
+    struct esp_pool *pool;
+
+    pthread_mutex_lock(&registry_lock);
+    for (group = groups; group != NULL; group = group->next)
+        for (pool = group->pools; pool != NULL; pool = pool->next)
+            pthread_mutex_lock(&pool->lock);
+    json_lock_prepare_fork();
+    lookups_prepare_fork();
+}
+
+static void
+after_fork_in_parent(void)
+{
+    struct esp_group *group;
+    struct esp_pool *pool;
+
+    lookups_after_fork(false);
+    json_lock_after_fork(false);
+    for (group = groups; group != NULL; group = group->next)
+        for (pool = group->pools; pool != NULL; pool = pool->next)
+            pthread_mutex_unlock(&pool->lock);
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void
+after_fork_in_child(void)
+{
+    struct esp_group *group;
+    struct esp_pool *pool;
+
+    lookups_after_fork(true);
+    json_lock_after_fork(true);
+    pthread_mutex_init(&registry_lock, NULL);
+    for (group = groups; group != NULL; group = group->next) {
+        for (pool = group->pools; pool != NULL; pool = pool->next) {
+            pthread_mutex_init(&pool->lock, NULL);
+            pool_abandon_held(pool);
+        }
+    }
+}
+
+/* libcurl opens the file when it is initialised and keeps it open. */
+static bool keylog_at_init;
+
+static bool
+keylog_is_named(void)
+{
+#ifdef ESP_WITHOUT_KEYLOG
+    return false;
+#else
+    const char *file = getenv("SSLKEYLOGFILE");
+
+    return file != NULL && file[0] != '\0';
+#endif
+}
+
+bool
+esp_keylog_is_on(void)
+{
+    return keylog_at_init || keylog_is_named();
+}
+
+static void
+process_init(void)
+{
+    keylog_at_init = keylog_is_named();
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* A fork that ran no handlers (a bare clone) is found by its pid. */
+static void
+pool_check_pid_held(struct esp_pool *pool)
+{
+    if (pool->pid != getpid())
+        pool_abandon_held(pool);
+}
+
+/* ---- Groups ------------------------------------------------------------- */
+
+struct esp_group *
+esp_group_new(void)
+{
+    struct esp_group *group = calloc(1, sizeof *group);
+
+    pthread_once(&process_once, process_init);
+    if (group == NULL)
+        return NULL;
+    atomic_init(&group->references, 1);
+    pthread_mutex_lock(&registry_lock);
+    group->next = groups;
+    groups = group;
+    pthread_mutex_unlock(&registry_lock);
+    return group;
+}
+
+/* A call that outlived the drain still holds its pool, and so the group. */
+static void
+group_release(struct esp_group *group)
+{
+    struct esp_group **link = &groups;
+
+    if (atomic_fetch_sub(&group->references, 1) > 1)
+        return;
+    pthread_mutex_lock(&registry_lock);
+    while (*link != group)
+        link = &(*link)->next;
+    *link = group->next;
+    pthread_mutex_unlock(&registry_lock);
+    free(group);
+}
+
+void
+esp_group_free(struct esp_group *group)
+{
+    if (group != NULL)
+        group_release(group);
+}
+
+static void
+group_add(struct esp_group *group, struct esp_pool *pool)
+{
+    atomic_fetch_add(&group->references, 1);
+    pthread_mutex_lock(&registry_lock);
+    pool->draining = group->draining;
+    pool->drain_thread = group->drain_thread;
+    pool->next = group->pools;
+    group->pools = pool;
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void
+group_remove(struct esp_pool *pool)
+{
+    struct esp_pool **link = &pool->group->pools;
+
+    pthread_mutex_lock(&registry_lock);
+    while (*link != pool)
+        link = &(*link)->next;
+    *link = pool->next;
+    pthread_mutex_unlock(&registry_lock);
+}
+
+/* ---- Waking and waiting ------------------------------------------------- */
+
+static void
+wake_open_held(struct esp_pool *pool)
+{
+    int i;
+
+    if (pool->wake[0] >= 0 || pipe(pool->wake) != 0)
+        return; /* without it calls look every ESP_SLICE_MS */
+    for (i = 0; i < 2; i++) {
+        fcntl(pool->wake[i], F_SETFD, FD_CLOEXEC);
+        fcntl(pool->wake[i], F_SETFL, O_NONBLOCK);
+    }
+}
+
+/* Wake every call of the pool, now and for ever: nobody reads the byte. */
+static void
+wake_write_held(struct esp_pool *pool)
+{
+    ssize_t written;
+
+    if (pool->wake[1] >= 0) {
+        written = write(pool->wake[1], "", 1);
+        (void)written; /* a full pipe wakes as well */
+    }
+}
+
+/* Calls in flight of threads other than this one. */
+static int
+count_others_held(const struct esp_pool *pool)
+{
+    const struct pool_entry *entry = pool->entries;
+    int count = 0;
+
+    for (; entry != NULL; entry = entry->next)
+        count += !pthread_equal(entry->thread, pthread_self());
+    return count;
+}
+
+static int
+pool_count_others(struct esp_pool *pool)
+{
+    int count;
+
+    pthread_mutex_lock(&pool->lock);
+    count = count_others_held(pool);
+    pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
+static int
+group_count_others(struct esp_group *group)
+{
+    struct esp_pool *pool;
+    int count = 0;
+
+    pthread_mutex_lock(&registry_lock);
+    for (pool = group->pools; pool != NULL; pool = pool->next)
+        count += pool_count_others(pool);
+    pthread_mutex_unlock(&registry_lock);
+    return count;
+}
+
+static void
+wait_a_little(void)
+{
+    struct timespec pause = {.tv_nsec = LEFT_POLL_NS};
+
+    nanosleep(&pause, NULL);
+}
+
+bool
+esp_group_drain(struct esp_group *group, int wait_ms)
+{
+    int64_t until = clock_now_ms() + wait_ms;
+    struct esp_pool *pool;
+
+    pthread_mutex_lock(&registry_lock);
+    group->drain_thread = pthread_self();
+    group->draining = true;
+    for (pool = group->pools; pool != NULL; pool = pool->next) {
+        pthread_mutex_lock(&pool->lock);
+        pool->drain_thread = pthread_self();
+        pool->draining = true;
+        wake_write_held(pool);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    pthread_mutex_unlock(&registry_lock);
+    while (group_count_others(group) > 0 && clock_now_ms() < until)
+        wait_a_little();
+    return group_count_others(group) == 0;
+}
+
+/* ---- Pools -------------------------------------------------------------- */
+
+struct esp_pool *
+esp_pool_new(struct esp_group *group, const struct esp_settings *settings,
+             struct esp_error *error)
+{
+    struct esp_pool *pool = calloc(1, sizeof *pool);
+
+    if (pool == NULL) {
+        error_set(error, "out of memory");
+        error->kind = ESP_NO_MEMORY;
+        return NULL;
+    }
+    if (!target_init(&pool->target, settings, error)) {
+        free(pool);
+        return NULL;
+    }
+    atomic_init(&pool->references, 1);
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->group = group;
+    pool->pid = getpid();
+    pool->wake[0] = -1;
+    pool->wake[1] = -1;
+    group_add(group, pool);
+    return pool;
+}
+
+/* Take all idle lanes off the pool, to be freed without its lock. */
+static struct esp_lane *
+take_idle_held(struct esp_pool *pool)
+{
+    struct esp_lane *idle = pool->idle;
+
+    pool->idle = NULL;
+    pool->idle_count = 0;
+    return idle;
+}
+
+static void
+free_lanes(struct esp_lane *lane)
+{
+    struct esp_lane *next;
+
+    for (; lane != NULL; lane = next) {
+        next = lane->next;
+        lane_free(lane);
+    }
+}
+
+void
+esp_pool_close(struct esp_pool *pool, int wait_ms)
+{
+    int64_t until = clock_now_ms() + wait_ms;
+    struct esp_lane *idle;
+
+    pthread_mutex_lock(&pool->lock);
+    pool_check_pid_held(pool);
+    pool->closed = true;
+    wake_write_held(pool);
+    idle = take_idle_held(pool);
+    pthread_mutex_unlock(&pool->lock);
+    free_lanes(idle);
+    while (pool_count_others(pool) > 0 && clock_now_ms() < until)
+        wait_a_little();
+}
+
+void
+esp_pool_release(struct esp_pool *pool)
+{
+    if (pool == NULL || atomic_fetch_sub(&pool->references, 1) > 1)
+        return;
+    group_remove(pool);
+    pthread_mutex_lock(&pool->lock);
+    pool_check_pid_held(pool);
+    pthread_mutex_unlock(&pool->lock);
+    free_lanes(take_idle_held(pool));
+    wake_close(pool);
+    target_free(&pool->target);
+    pthread_mutex_destroy(&pool->lock);
+    group_release(pool->group);
+    free(pool);
+}
+
+bool
+esp_pool_is_closed(struct esp_pool *pool)
+{
+    return pool->closed;
+}
+
+const struct esp_base_url *
+esp_pool_base_url(const struct esp_pool *pool)
+{
+    return &pool->target.base;
+}
+
+/* ---- Calls in flight ---------------------------------------------------- */
+
+bool
+pool_must_end(struct esp_pool *pool)
+{
+    return pool->closed ||
+           (pool->draining &&
+            !pthread_equal(pool->drain_thread, pthread_self()));
+}
+
+int
+pool_wake_fd(struct esp_pool *pool)
+{
+    /* The draining thread's own calls go on: it must not be woken. */
+    return pool->draining ? -1 : pool->wake[0];
+}
+
+bool
+pool_enter(struct esp_pool *pool, struct pool_entry *entry)
+{
+    bool entered;
+
+    entry->lane = NULL;
+    entry->link = NULL;
+    pthread_mutex_lock(&pool->lock);
+    pool_check_pid_held(pool);
+    entered = !pool_must_end(pool);
+    if (entered) {
+        wake_open_held(pool);
+        entry->thread = pthread_self();
+        entry->next = pool->entries;
+        entry->link = &pool->entries;
+        if (entry->next != NULL)
+            entry->next->link = &entry->next;
+        pool->entries = entry;
+        atomic_fetch_add(&pool->references, 1);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return entered;
+}
+
+/* Whether the pool keeps the lane warm; if not, the caller frees it. */
+static bool
+keep_lane_held(struct esp_pool *pool, struct esp_lane *lane)
+{
+    if (lane == NULL || lane->abandoned || lane->multi == NULL ||
+        pool->closed || pool->idle_count >= ESP_IDLE_MAX)
+        return false;
+    lane->next = pool->idle;
+    pool->idle = lane;
+    pool->idle_count++;
+    return true;
+}
+
+void
+pool_leave(struct esp_pool *pool, struct pool_entry *entry)
+{
+    struct esp_lane *lane = entry->lane;
+    bool kept;
+
+    pthread_mutex_lock(&pool->lock);
+    kept = keep_lane_held(pool, lane);
+    pthread_mutex_unlock(&pool->lock);
+    /* Freed while the call still counts: whoever waits for the calls to
+     * leave waits for libcurl, too. */
+    if (!kept)
+        lane_free(lane);
+    entry->lane = NULL;
+    pthread_mutex_lock(&pool->lock);
+    if (entry->link != NULL) {
+        *entry->link = entry->next;
+        if (entry->next != NULL)
+            entry->next->link = entry->link;
+        entry->link = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    esp_pool_release(pool);
+}
+
+bool
+pool_take_lane(struct esp_pool *pool, struct pool_entry *entry)
+{
+    pthread_mutex_lock(&pool->lock);
+    entry->lane = pool->idle;
+    if (entry->lane != NULL) {
+        pool->idle = entry->lane->next;
+        pool->idle_count--;
+        entry->lane->next = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (entry->lane == NULL)
+        entry->lane = lane_new();
+    return entry->lane != NULL;
+}

@@ -1,0 +1,180 @@
+/* request.c - symbol and key in, an easy handle ready to go out.
+ *
+ * POST /order/cancel-all, X-API-KEY: <key>, {"symbol": "<symbol>"} [spec].
+ * Every option's return code is checked: an option that was not taken could
+ * mean no time-out or no verification. */
+#include "core.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define KEY_NAME "X-API-KEY: "
+
+/* Set one option of `easy` unless an earlier one failed; the code stays in
+ * the local `code`. */
+#define SET(option, value)                                                    \
+    do {                                                                      \
+        if (code == CURLE_OK)                                                 \
+            code = curl_easy_setopt(easy, option, value);                     \
+    } while (0)
+
+/* Both are always given: what is not set would come from how libcurl was
+ * compiled. */
+static CURLcode
+set_trust(CURL *easy, const struct esp_trust *trust)
+{
+    CURLcode code = CURLE_OK;
+
+    SET(CURLOPT_CAINFO, trust->file);
+    SET(CURLOPT_CAPATH, trust->directory);
+    SET(CURLOPT_PROXY_CAINFO, trust->file);
+    SET(CURLOPT_PROXY_CAPATH, trust->directory);
+    return code;
+}
+
+static CURLcode
+set_tls(CURL *easy)
+{
+    CURLcode code = CURLE_OK;
+
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    /* 7.88.1 frees a session twice when memory is short
+     * (Curl_ssl_addsessionid); with one connection a lane a cached session
+     * saves little. */
+    SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
+    return code;
+}
+
+/* An empty PROXY keeps libcurl from reading the environment. */
+static CURLcode
+set_proxy(CURL *easy, const struct esp_target *target)
+{
+    CURLcode code = CURLE_OK;
+
+    if (target->proxy == NULL) {
+        SET(CURLOPT_PROXY, "");
+        SET(CURLOPT_NOPROXY, "*");
+        return code;
+    }
+    SET(CURLOPT_PROXY, target->proxy);
+    SET(CURLOPT_NOPROXY, target->no_proxy ? target->no_proxy : "");
+    SET(CURLOPT_PROXYUSERNAME, target->proxy_user);
+    SET(CURLOPT_PROXYPASSWORD, target->proxy_password);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    return code;
+}
+
+static CURLcode
+set_protocol(CURL *easy, const struct esp_target *target)
+{
+    CURLcode code = CURLE_OK;
+    bool tls = strncmp(target->base.url, "https:", 6) == 0;
+
+    SET(CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_HTTP09_ALLOWED, 0L);
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+    SET(CURLOPT_USERAGENT, target->user_agent);
+    return code;
+}
+
+CURLcode
+request_prepare_connection(CURL *easy, const struct esp_target *target,
+                           const struct esp_trust *trust)
+{
+    CURLcode code = set_protocol(easy, target);
+
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L);
+    SET(CURLOPT_TCP_NODELAY, 1L);
+    SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    SET(CURLOPT_TCP_KEEPIDLE, 15L);
+    SET(CURLOPT_TCP_KEEPINTVL, 15L);
+    SET(CURLOPT_MAXCONNECTS, 1L);
+    SET(CURLOPT_MAXAGE_CONN, ESP_IDLE_AGE_MS / 1000L);
+    SET(CURLOPT_MAXLIFETIME_CONN, ESP_LIFETIME_MS / 1000L);
+    if (code == CURLE_OK)
+        code = set_tls(easy);
+    if (code == CURLE_OK)
+        code = set_trust(easy, trust);
+    if (code == CURLE_OK)
+        code = set_proxy(easy, target);
+    return code;
+}
+
+/* Link the header lines, the key's last so that a warm-up can leave it out.
+ * libcurl only reads the list [documentation of CURLOPT_HTTPHEADER]. */
+static void
+link_headers(struct esp_request_text *text, bool with_key)
+{
+    static char *const lines[] = {"Content-Type: application/json",
+                                  "Accept: application/json", "Expect:"};
+    size_t i;
+
+    for (i = 0; i < 3; i++) {
+        text->headers[i].data = lines[i];
+        text->headers[i].next = &text->headers[i + 1];
+    }
+    text->headers[3].data = text->key_line;
+    text->headers[3].next = NULL;
+    if (!with_key)
+        text->headers[2].next = NULL;
+}
+
+static CURLcode
+set_cancel(CURL *easy, const struct esp_target *target,
+           const struct esp_request *request, struct esp_request_text *text)
+{
+    CURLcode code = CURLE_OK;
+    int length = snprintf(text->body, sizeof text->body, "{\"symbol\":\"%s\"}",
+                          request->symbol);
+
+    snprintf(text->key_line, sizeof text->key_line, KEY_NAME "%s",
+             request->api_key);
+    link_headers(text, true);
+    SET(CURLOPT_URL, target->endpoint);
+    SET(CURLOPT_POST, 1L);
+    SET(CURLOPT_POSTFIELDS, text->body);
+    SET(CURLOPT_POSTFIELDSIZE, (long)length);
+    return code;
+}
+
+static CURLcode
+set_warm_up(CURL *easy, const struct esp_target *target,
+            struct esp_request_text *text)
+{
+    CURLcode code = CURLE_OK;
+
+    link_headers(text, false);
+    SET(CURLOPT_URL, target->base.url);
+    SET(CURLOPT_NOBODY, 1L);
+    return code;
+}
+
+CURLcode
+request_prepare(CURL *easy, const struct esp_target *target,
+                const struct esp_request *request,
+                struct esp_request_text *text)
+{
+    CURLcode code = request->symbol != NULL
+                        ? set_cancel(easy, target, request, text)
+                        : set_warm_up(easy, target, text);
+
+    SET(CURLOPT_HTTPHEADER, text->headers);
+    SET(CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
+    return code;
+}
+
+void
+request_wipe(struct esp_request_text *text)
+{
+    text_wipe(text, sizeof *text);
+}

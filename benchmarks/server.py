@@ -1,0 +1,113 @@
+"""One nginx process: TLS on loopback, the same two order ids for every request."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+# From the system, or unpacked by scripts/bootstrap bench.
+CANDIDATES = ["nginx", "/usr/sbin/nginx", "build/nginx/usr/sbin/nginx"]
+REPLY = (
+    '{"symbol":"ADAUSDM","order_ids":["550e8400-e29b-41d4-a716-446655440000",'
+    '"6ba7b810-9dad-41d1-80b4-00c04fd430c8"]}'
+)
+# master_process off: one process, no workers, so its own pid ends all of it.
+CONFIG = """
+daemon off;
+master_process off;
+pid {prefix}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {prefix}/body;
+    proxy_temp_path {prefix}/proxy;
+    fastcgi_temp_path {prefix}/fastcgi;
+    uwsgi_temp_path {prefix}/uwsgi;
+    scgi_temp_path {prefix}/scgi;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {prefix}/chain.pem;
+        ssl_certificate_key {prefix}/key.pem;
+        default_type application/json;
+        location / {{ return 200 '{reply}'; }}
+    }}
+}}
+"""
+START_TIMEOUT = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server listens, and the certificate authority it belongs to."""
+
+    base_url: str
+    ca_file: Path
+    version: str
+
+
+def find_nginx() -> str:
+    for candidate in CANDIDATES:
+        if path := shutil.which(candidate):
+            return os.path.abspath(path)
+    raise SystemExit("the benchmark needs nginx: run scripts/bootstrap bench")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_prefix(prefix: Path, port: int) -> None:
+    """Fill nginx's own folder: an EC certificate for 127.0.0.1 and the settings."""
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    leaf = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    authority.cert_pem.write_to_path(str(prefix / "ca.pem"))
+    leaf.private_key_pem.write_to_path(str(prefix / "key.pem"))
+    for pem in leaf.cert_chain_pems:
+        pem.write_to_path(str(prefix / "chain.pem"), append=True)
+    text = CONFIG.format(prefix=prefix, port=port, reply=REPLY)
+    (prefix / "nginx.conf").write_text(text)
+
+
+def wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.02)
+    raise SystemExit("nginx did not start; its message is above")
+
+
+@contextlib.contextmanager
+def nginx(folder: Path) -> Iterator[Server]:
+    """Run nginx from ``folder`` (there, and empty) until the block ends."""
+    program = find_nginx()
+    port = free_port()
+    write_prefix(folder, port)
+    named = subprocess.run([program, "-v"], text=True, capture_output=True)
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_listening(process, port)
+        yield Server(
+            base_url=f"https://127.0.0.1:{port}",
+            ca_file=folder / "ca.pem",
+            version=named.stderr.strip(),
+        )
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

@@ -1,0 +1,106 @@
+"""Cancel all open orders on DeltaDeFi, and know what became of it.
+
+>>> import espresso
+>>> espresso.cancel_all("ADAUSDM")
+{'symbol': 'ADAUSDM', 'order_ids': ['550e8400-...', ...]}
+
+The verb is ``cancel_all``; ``Client`` is where options live; what goes wrong
+is an ``EspressoError`` whose ``outcome`` says whether orders may be gone.
+"""
+
+from ._client import Client
+from ._core import MAINNET, PREPROD, VERSIONS, __version__, cancel_all
+from .errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    CertificateError,
+    ConfigError,
+    ConnectError,
+    ConnectionLostError,
+    EspressoError,
+    GuardError,
+    GuardTrippedError,
+    InvalidSymbolError,
+    OrderNotFoundError,
+    PartialCancelError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ResponseError,
+    ServerError,
+    StillOpenError,
+    TradingLockedError,
+    TransportError,
+    UnavailableError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._watch import CancelAllResult as CancelAllResult
+    from ._watch import Event as Event
+
+__versions__ = VERSIONS
+del VERSIONS
+
+# The traceback of a user shows the name that was typed.
+cancel_all.__module__ = "espresso"
+
+__all__ = [
+    "MAINNET",
+    "PREPROD",
+    "APIError",
+    "AuthenticationError",
+    "BadRequestError",
+    "CancelAllResult",
+    "CertificateError",
+    "Client",
+    "ConfigError",
+    "ConnectError",
+    "ConnectionLostError",
+    "EspressoError",
+    "Event",
+    "GuardError",
+    "GuardTrippedError",
+    "InvalidSymbolError",
+    "OrderNotFoundError",
+    "PartialCancelError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ResponseError",
+    "ServerError",
+    "StillOpenError",
+    "TradingLockedError",
+    "TransportError",
+    "UnavailableError",
+    "__version__",
+    "__versions__",
+    "cancel_all",
+]
+
+# Made when first asked for: they need typing and dataclasses, which importing
+# espresso must not.
+_LATER = ("CancelAllResult", "Event")
+
+# What people type from habit, and what they meant.
+_HABITS = {
+    "cancel_all_orders": "cancel_all",
+    "cancelAll": "cancel_all",
+    "cancel_all_order": "cancel_all",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        from . import _watch
+
+        return getattr(_watch, name)
+    advice = ""
+    if name in _HABITS:
+        advice = f"; it is called espresso.{_HABITS[name]}"
+    raise AttributeError(f"module 'espresso' has no attribute {name!r}{advice}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -1,0 +1,279 @@
+"""Options and the environment; the call itself is C (``_core.Client``).
+
+Everything the environment can say is read here and nowhere else, once for
+each client and once for each module-level call, so that the core gets
+explicit values and one call never mixes two states of the environment.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import _core
+from .errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._watch import Event
+
+KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
+URL_VARIABLE = "DELTADEFI_BASE_URL"
+LOOPBACK_VARIABLE = "ESPRESSO_LOOPBACK_ONLY"
+# The small letters come first, as in curl.
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+NO_PROXY_VARIABLES = ("no_proxy", "NO_PROXY")
+TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+# All that decides which client serves a module-level call, but the key.
+_SNAPSHOT_VARIABLES = (
+    URL_VARIABLE,
+    LOOPBACK_VARIABLE,
+    *PROXY_VARIABLES,
+    *NO_PROXY_VARIABLES,
+    *TRUST_VARIABLES,
+)
+
+TIMEOUT = 10.0
+CONNECT_TIMEOUT = 2.0
+MAX_RETRIES = 2
+USER_AGENT = f"espresso-deltadefi/{_core.__version__}"
+
+# Clients kept for the `base_url=` of module-level calls.
+KEPT_CLIENTS = 8
+
+
+class Client(_core.Client):
+    """A set of options, and warm connections to one exchange.
+
+    Serves any number of threads, and both sides of a ``fork``. The
+    constructor opens no connection and does not miss an absent key; the call
+    does.
+
+    api_key: the account's key; None: ``DELTADEFI_API_KEY``, read at each call
+    base_url: the exchange; None: ``DELTADEFI_BASE_URL`` (MAINNET, PREPROD or
+        loopback), else MAINNET. https, or http to loopback
+    timeout: seconds for a whole call, name look-up, attempts and waits
+        included; positive, at most 86400; rounded up to 1 ms
+    attempt_timeout: seconds for each attempt; None: 0.4 of the timeout for
+        the first, the rest for a later one
+    connect_timeout: seconds for DNS, TCP, proxy and TLS of an attempt
+    max_retries: attempts after the first; each is one POST at most
+    proxy: a proxy's URL; None: ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        Loopback never goes through one
+    trust_env: False ignores proxies and trust stores of the environment
+    ca_file: a file or hashed directory of the roots to trust; None:
+        ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, the system's, certifi's
+    on_event: called with an ``Event`` after each attempt
+
+    Raises ConfigError (a ValueError) for a key, URL or proxy that cannot be
+    used, TypeError and ValueError for other arguments.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        attempt_timeout: float | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        ca_file: str | os.PathLike[str] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        try:
+            if on_event is not None and not callable(on_event):
+                raise TypeError(f"on_event must be callable, not {type(on_event)}")
+            super().__init__(
+                key=None if api_key is None else _core.Key(api_key),
+                key_source=key_from_environment,
+                timeout=timeout,
+                attempt_timeout=attempt_timeout,
+                connect_timeout=connect_timeout,
+                max_retries=max_retries,
+                on_event=on_event,
+                user_agent=USER_AGENT,
+                **_destination(
+                    os.environ,
+                    base_url,
+                    proxy=proxy,
+                    ca_file=None if ca_file is None else os.fsdecode(ca_file),
+                    trust_env=trust_env,
+                ),
+            )
+        finally:
+            del api_key  # tracebacks that print locals must not show it
+
+    def __repr__(self) -> str:
+        has_key = self._has_own_key or bool(os.environ.get(KEY_VARIABLE))
+        closed = " closed" if self.closed else ""
+        return (
+            f"<espresso.{type(self).__name__} {self.base_url} "
+            f"key={'set' if has_key else 'missing'} timeout={self.timeout}{closed}>"
+        )
+
+
+# ---- The process-wide clients ---------------------------------------------
+
+# base_url as given (None: the default client) -> (snapshot, client). Needs no
+# lock, which a fork could leave held: two threads that race make two clients,
+# of which one is forgotten.
+_clients: dict[str | None, tuple[tuple[str | None, ...], _core.Client]] = {}
+
+
+def client_for(
+    api_key: str | None, base_url: str | None
+) -> tuple[_core.Client, _core.Key]:
+    """The client and key of a module-level call, by one look at the
+    environment."""
+    try:
+        get = os.environ.get
+        snapshot = tuple([get(name) for name in _SNAPSHOT_VARIABLES])
+        key = key_from_environment() if api_key is None else _core.Key(api_key)
+        known = _clients.get(base_url)
+        if known is not None and known[0] == snapshot:
+            return known[1], key
+        return _replace(base_url, snapshot), key
+    finally:
+        del api_key
+
+
+def _replace(base_url: str | None, snapshot: tuple[str | None, ...]) -> _core.Client:
+    """Make a client for this snapshot; the one it replaces ends with its last
+    call."""
+    environment = {
+        name: value
+        for name, value in zip(_SNAPSHOT_VARIABLES, snapshot, strict=True)
+        if value is not None
+    }
+    client = _core.Client(
+        key=None,
+        key_source=key_from_environment,
+        timeout=TIMEOUT,
+        attempt_timeout=None,
+        connect_timeout=CONNECT_TIMEOUT,
+        max_retries=MAX_RETRIES,
+        on_event=None,
+        user_agent=USER_AGENT,
+        **_destination(environment, base_url),
+    )
+    _clients.pop(base_url, None)
+    _clients[base_url] = snapshot, client
+    named = [url for url in list(_clients) if url is not None]
+    for url in named[:-KEPT_CLIENTS]:
+        _clients.pop(url, None)
+    return client
+
+
+# ---- What the environment says --------------------------------------------
+
+
+def key_from_environment() -> _core.Key:
+    """The key of ``DELTADEFI_API_KEY``; raises ConfigError that names it."""
+    if not os.environ.get(KEY_VARIABLE):
+        raise ConfigError(
+            f"no API key: set the environment variable {KEY_VARIABLE} or pass api_key="
+        )
+    try:
+        return _core.Key(os.environ[KEY_VARIABLE])
+    except ConfigError as error:
+        raise ConfigError(f"{KEY_VARIABLE}: {error}") from None
+
+
+def _destination(
+    environment: Mapping[str, str],
+    base_url: str | None,
+    *,
+    proxy: str | None = None,
+    ca_file: str | None = None,
+    trust_env: bool = True,
+) -> _core.Destination:
+    """Where requests go: what was passed, and else what the environment says."""
+    no_proxy = None
+    if base_url is None:
+        base_url = _base_url_from(environment)
+    _refuse_live(environment, base_url)
+    if trust_env and proxy is None:
+        proxy, no_proxy = _proxy_from(environment)
+    if trust_env and ca_file is None:
+        ca_file = _ca_path_from(environment)
+    if ca_file is None:
+        ca_file = _ca_path_of_system()
+    return {
+        "base_url": base_url,
+        "proxy": proxy,
+        "no_proxy": no_proxy,
+        "ca_path": ca_file,
+    }
+
+
+def _base_url_from(environment: Mapping[str, str]) -> str:
+    """The host the environment names, if it is one that it may name."""
+    text = environment.get(URL_VARIABLE)
+    if not text:
+        return _core.MAINNET
+    try:
+        url, _, is_loopback = _core.parse_base_url(text)
+    except ConfigError as error:
+        raise ConfigError(f"{URL_VARIABLE}: {error}") from None
+    if not is_loopback and url not in (_core.MAINNET, _core.PREPROD):
+        raise ConfigError(
+            f"{URL_VARIABLE} may name only espresso.MAINNET, espresso.PREPROD or "
+            "loopback; pass base_url= for another host"
+        )
+    if url != _core.MAINNET:
+        from . import _watch
+
+        _watch.other_host(URL_VARIABLE, url)
+    return url
+
+
+def _refuse_live(environment: Mapping[str, str], base_url: str) -> None:
+    """Under a test's ESPRESSO_LOOPBACK_ONLY no other host may be called."""
+    if environment.get(LOOPBACK_VARIABLE, "0") in ("", "0"):
+        return
+    _, host, is_loopback = _core.parse_base_url(base_url)
+    if not is_loopback:
+        raise ConfigError(
+            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
+        )
+
+
+def _proxy_from(environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The proxy for https, and the hosts that go without one. A variable that
+    is set but empty means none."""
+    proxies = (environment.get(name) for name in PROXY_VARIABLES)
+    proxy = next((text for text in proxies if text is not None), None)
+    hosts = (environment.get(name) for name in NO_PROXY_VARIABLES)
+    no_proxy = next((text for text in hosts if text is not None), None)
+    return proxy or None, no_proxy or None
+
+
+def _ca_path_from(environment: Mapping[str, str]) -> str | None:
+    """The first trust store that the environment names.
+
+    SSL_CERT_DIR may be a list, as OpenSSL reads it: the first that is there
+    counts, and the first at all where none is, so that the call can say so.
+    """
+    file = environment.get("SSL_CERT_FILE")
+    if file:
+        return file
+    directories = environment.get("SSL_CERT_DIR", "").split(os.pathsep)
+    there = (name for name in directories if os.path.isdir(name))
+    return next(there, directories[0]) or None
+
+
+def _ca_path_of_system() -> str | None:
+    """None where the core finds the system's own, else certifi's if it is
+    installed; None again without: the call then says what was tried."""
+    if _core.system_trust() is not None:
+        return None
+    try:
+        import certifi
+    except ImportError:
+        return None
+    return str(certifi.where())

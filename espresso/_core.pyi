@@ -1,0 +1,82 @@
+"""Types of the C extension; the docstrings are in the C."""
+
+from collections.abc import Callable
+from types import EllipsisType, TracebackType
+from typing import Any, Final, NoReturn, Self, TypedDict, Unpack, final
+
+from ._watch import CancelAllResult, Event
+
+__version__: Final[str]
+MAINNET: Final[str]
+PREPROD: Final[str]
+CODES: Final[tuple[tuple[int, str, str, bool, str], ...]]
+VERSIONS: Final[dict[str, str]]
+
+class Destination(TypedDict):
+    base_url: str
+    proxy: str | None
+    no_proxy: str | None
+    ca_path: str | None
+
+@final
+class Key:
+    def __new__(cls, text: str, /) -> Self: ...
+    def __reduce__(self) -> NoReturn: ...
+    def __reduce_ex__(self, protocol: object, /) -> NoReturn: ...
+
+class Client:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    def __init__(
+        self,
+        *,
+        key: Key | None,
+        key_source: Callable[[], Key],
+        timeout: float,
+        attempt_timeout: float | None,
+        connect_timeout: float,
+        max_retries: int,
+        on_event: Callable[[Event], object] | None,
+        user_agent: str,
+        **destination: Unpack[Destination],
+    ) -> None: ...
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def _has_own_key(self) -> bool: ...
+    def cancel_all(
+        self,
+        symbol: str,
+        *,
+        missing_ok: bool = False,
+        timeout: float | EllipsisType = ...,
+        max_retries: int | EllipsisType = ...,
+    ) -> CancelAllResult: ...
+    def warm_up(self) -> float: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+    def __reduce_ex__(self, protocol: object, /) -> NoReturn: ...
+
+def cancel_all(
+    symbol: str,
+    *,
+    missing_ok: bool = False,
+    timeout: float | EllipsisType = ...,
+    max_retries: int | EllipsisType = ...,
+    api_key: str | None = None,
+    base_url: str | None = None,
+) -> CancelAllResult: ...
+def parse_base_url(text: str, /) -> tuple[str, str, bool]: ...
+def system_trust() -> str | None: ...
+def _drain() -> None: ...

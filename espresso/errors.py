@@ -1,0 +1,463 @@
+"""Every exception that espresso raises, and the function that chooses among them.
+
+The core knows kinds of failure, this module knows classes. The binding hands what
+the core found to `from_outcome`, which looks a code of the exchange up in
+``_core.CODES``. A code that is not in that table falls back to its family, an answer
+without a code to its HTTP status.
+
+No class adds to the memory layout of Exception, or it could not also be an
+``OSError`` or an ``ExceptionGroup``. Attributes live in ``__dict__``, and positional
+arguments alone make the object anew: it survives pickle, copy and process pools.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing would cost more than all the rest
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Literal, Self
+
+    Outcome = Literal["not_sent", "rejected", "unknown"]
+
+_MESSAGE_LENGTH = 512  # characters of server text
+_REASON_LENGTH = 80  # characters of one symbol's reason in a PartialCancelError
+_REASONS = 8  # symbols that a PartialCancelError spells out
+# Where other programs find their trust store, and espresso does not look.
+_BUNDLE_VARIABLES = ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+
+class EspressoError(Exception):
+    """Anything that kept a call from doing its work; the root of all the others.
+
+    After outcome ``"unknown"`` orders may be gone or still open: call again with
+    ``confirm=True``. After the other two, nothing was cancelled.
+
+    Made from a message and, by keyword, any of the attributes; `outcome` and
+    `retryable` default to what is usual for the class.
+
+    Attributes:
+        message: what went wrong; one printable line of at most 512 characters where
+            a server worded it.
+        code: the exchange's number for the error [field]; None: it gave none.
+        status_code: HTTP status of the last answer; None: there was none.
+        symbol: the pair that was to be cancelled; None: not about a single one.
+        outcome: what all attempts of the call together did: ``"not_sent"`` (nothing
+            reached the exchange), ``"rejected"`` (it refused) or ``"unknown"``.
+        retryable: whether the same call may succeed when made again.
+        attempts: attempts started; each sent one request at most.
+        attempts_max: attempts allowed; 0: no fixed number.
+        elapsed: seconds from the start of the call to its end.
+        order_ids: orders that earlier rounds of a ``confirm=True`` call cancelled.
+        body: start of the server's answer as it came, at most 4 KiB; ``""``: none.
+        peer: host of the exchange, with a port that is not the usual; ``""``: none.
+    """
+
+    code: int | None = None
+    status_code: int | None = None
+    symbol: str | None = None
+    outcome: Outcome = "not_sent"
+    retryable: bool = False
+    attempts: int = 0
+    attempts_max: int = 0
+    elapsed: float = 0.0
+    order_ids: list[str]
+    body: str = ""
+    peer: str = ""
+
+    def __init__(
+        self, *args: object, order_ids: Iterable[str] = (), **attrs: Any
+    ) -> None:
+        super().__init__(*args)
+        self.args = args  # of three, OSError keeps two
+        self.order_ids = list(order_ids)
+        for name, value in attrs.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without code, status and attempts."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        """``[code] message (HTTP status, symbol at host, attempt n of m, seconds)``.
+
+        What is not known is left out. A call that ended before its first attempt
+        says ``no attempt``; an error that no call led to says nothing of attempts.
+        """
+        details = ", ".join(self._details())
+        return f"{self._headline()} ({details})" if details else self._headline()
+
+    def _headline(self) -> str:
+        return self.message if self.code is None else f"[{self.code}] {self.message}"
+
+    def _details(self) -> Iterator[str]:
+        if self.status_code is not None:
+            yield f"HTTP {self.status_code}"
+        if self.symbol or self.peer:
+            yield " at ".join(filter(None, (self.symbol, self.peer)))
+        if self.attempts:
+            of_all = f" of {self.attempts_max}" if self.attempts_max else ""
+            yield f"attempt {self.attempts}{of_all}"
+        elif self.peer:
+            yield "no attempt"
+        if self.attempts or self.peer:
+            yield f"{self.elapsed:.1f} s"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError's own changes the arguments.
+        return type(self), self.args, self.__dict__.copy()
+
+
+class ConfigError(EspressoError, ValueError):
+    """A key, host, proxy or option cannot be used; nothing was sent.
+
+    The message names the argument or environment variable to correct.
+    """
+
+
+class TransportError(EspressoError):
+    """No complete answer came from the exchange; the subclasses say why."""
+
+    outcome = "unknown"
+    retryable = True
+
+
+class ConnectError(TransportError, ConnectionError):
+    """No connection: name look-up, TCP, proxy or TLS failed; nothing was sent.
+
+    Orders are open as before. Check network and proxy, then call again.
+    """
+
+    outcome = "not_sent"
+
+
+class CertificateError(ConnectError):
+    """The server's certificate, or the trust store to verify it by, is not good.
+
+    Nothing was sent, and calling again does not help: name the right roots in
+    ``ca_file``. If they are right, somebody may stand in between.
+    """
+
+    retryable = False
+
+
+class ConnectionLostError(TransportError, ConnectionError):
+    """The connection ended after the request went out; the outcome is unknown.
+
+    Call again with ``confirm=True``.
+    """
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """The time was over before the answer was complete.
+
+    ``outcome`` says how far it came: after ``"not_sent"`` orders are open as before,
+    after ``"unknown"`` call again with ``confirm=True``.
+    """
+
+
+class ResponseError(EspressoError):
+    """An answer, but not one that was promised: HTML, broken JSON, a redirect.
+
+    Unknown (a redirect: rejected). ``body`` may show who answered instead; check
+    ``base_url``, then call with ``confirm=True``. Deliberately not a ValueError: no
+    argument was wrong.
+    """
+
+    outcome = "unknown"
+
+
+class APIError(EspressoError):
+    """The exchange, or the gateway before it, said no.
+
+    This very class: a code or status that has none of its own. What it means for a
+    cancel of many is not documented, so mostly unknown: see ``outcome``.
+    """
+
+    outcome = "unknown"
+
+
+class BadRequestError(APIError):
+    """The request was not accepted (4000, 41xx, 44xx; 400, 422 without a code).
+
+    Rejected where the code is known to come before any order is touched, else
+    unknown. The same call would fail again: read the message.
+    """
+
+
+class InvalidSymbolError(BadRequestError):
+    """The exchange has no such pair (4106); rejected. Check the spelling."""
+
+    outcome = "rejected"
+
+
+class AuthenticationError(APIError):
+    """The key is not known (4010; 401 without a code); rejected.
+
+    Check the key, and that it belongs to this host.
+    """
+
+    outcome = "rejected"
+
+
+class PermissionDeniedError(APIError):
+    """The gateway refused (403 without a code); rejected.
+
+    Check the key's rights and where the call comes from.
+    """
+
+    outcome = "rejected"
+
+
+class OrderNotFoundError(APIError):
+    """Nothing is open under this symbol (4200); rejected.
+
+    Fine if the spelling is: ``missing_ok=True`` makes it a result. A 404 with a code
+    that is not in the table is one too [spec], with outcome unknown.
+    """
+
+    outcome = "rejected"
+
+
+class RateLimitError(APIError):
+    """Too many calls (4290; 429 without a code); rejected.
+
+    Call again after ``retry_after`` seconds, or after 2 if that is None.
+    """
+
+    outcome = "rejected"
+    retryable = True
+    retry_after: float | None = None
+    """Seconds the server asked to wait; None: it named none."""
+
+
+class ServerError(APIError):
+    """The exchange failed (5000, 5xxx; 5xx without a code); unknown.
+
+    A cancel of many may be half done: call again with ``confirm=True``.
+    """
+
+    retryable = True
+
+
+class UnavailableError(ServerError):
+    """The exchange is out of reach or overloaded (5001; 502, 503, 504); unknown.
+
+    Call again with ``confirm=True``.
+    """
+
+
+class TradingLockedError(ServerError):
+    """Trading is locked at the moment (5002); rejected. Call again later."""
+
+    outcome = "rejected"
+
+
+class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
+    """Symbols of a list failed, one to all; the others were completed.
+
+    Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
+    them again with ``confirm=True``. ``outcome`` is the worst of theirs, ``retryable``
+    holds if one of them is, ``attempts`` is their sum.
+    """
+
+    results: dict[str, dict[str, Any]]
+    """Symbol to what its cancel returned."""
+    failed: dict[str, Exception]
+    """Symbol to what its cancel raised; in a split, of this part."""
+
+    def __init__(
+        self,
+        message: str,
+        exceptions: Sequence[Exception],
+        /,
+        *,
+        results: Mapping[str, dict[str, Any]] | None = None,
+        failed: Mapping[str, Exception] | None = None,
+        **attrs: Any,
+    ) -> None:
+        super().__init__(message, exceptions, **(_combined(exceptions) | attrs))
+        self.results = dict(results or {})
+        self.failed = dict(failed or {})
+
+    @classmethod
+    def from_results(
+        cls,
+        results: Mapping[str, dict[str, Any]],
+        failed: Mapping[str, Exception],
+        **attrs: Any,
+    ) -> Self:
+        """Make the exception of a list call, of which at least one symbol failed."""
+        text = f"{len(failed)} of {len(results) + len(failed)} symbols failed"
+        members = list(failed.values())
+        return cls(text, members, results=results, failed=failed, **attrs)
+
+    def derive(self, excs: Sequence[Any], /) -> Self:
+        """Make the part of a split that holds `excs`: every result, its failures."""
+        part = {id(error) for error in excs}
+        kept = {name: error for name, error in self.failed.items() if id(error) in part}
+        return type(self)(
+            self.message, excs, results=self.results, failed=kept, elapsed=self.elapsed
+        )
+
+    def __str__(self) -> str:
+        """``2 of 3 symbols failed: symbol: class: reason; symbol: …``."""
+        listed = list(self.failed.items())
+        reasons = [f"{name}: {_reason(error)}" for name, error in listed[:_REASONS]]
+        if len(listed) > _REASONS:
+            reasons.append(f"and {len(listed) - _REASONS} more")
+        return ": ".join(filter(None, (self.message, "; ".join(reasons))))
+
+
+class StillOpenError(EspressoError):
+    """When the time of a ``confirm=True`` call was over, orders still appeared.
+
+    Stop what places them, then call again. ``order_ids`` were cancelled so far.
+    """
+
+    outcome = "unknown"
+    retryable = True
+
+
+class GuardError(EspressoError):
+    """The guard cannot do its work: not armed, or its watchdog is lost.
+
+    Do not quote without it; the message says what is missing.
+    """
+
+
+class GuardTrippedError(GuardError):
+    """The guard has fired, since no beat came in time.
+
+    Stop quoting and leave the guard, which proves that nothing is open.
+    """
+
+    outcome = "unknown"
+
+
+__all__ = [name for name, thing in list(globals().items()) if isinstance(thing, type)]
+for _name in __all__:
+    globals()[_name].__module__ = "espresso"  # as users write it, also in pickles
+del _name
+
+
+_STATUS_CLASSES: dict[int | None, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    422: BadRequestError,
+    429: RateLimitError,
+    502: UnavailableError,
+    503: UnavailableError,
+    504: UnavailableError,
+}
+
+
+def from_outcome(
+    *,
+    kind: str,
+    sent: str,
+    call_sent: str,
+    certificate: bool,
+    message: str,
+    retry_after: float | None,
+    **attrs: Any,
+) -> EspressoError:
+    """Make the exception of a failed call; the binding calls this for each.
+
+    kind: what ended the last attempt: "api", "http", "transport", "timeout" or
+        "bad_reply"
+    sent: what the last attempt did; with `kind` it decides the class
+    call_sent: what all attempts together did; it becomes ``outcome``
+    certificate: it was the verification or the trust store ("transport" only)
+    message: the words of the server or of libcurl, as they came
+    retry_after: seconds, kept by a RateLimitError
+    attrs: `code`, `status_code` and the other attributes of EspressoError
+    """
+    cls = _class_of(kind, sent, certificate, attrs["code"], attrs["status_code"])
+    text = _printable(message, _MESSAGE_LENGTH) or "no message"
+    if issubclass(cls, RateLimitError):
+        attrs["retry_after"] = retry_after
+    if issubclass(cls, CertificateError):
+        text += _bundle_hint()
+    return cls(text, outcome=_outcome(call_sent), **attrs)
+
+
+def _class_of(
+    kind: str, sent: str, certificate: bool, code: int | None, status: int | None
+) -> type[EspressoError]:
+    match kind:
+        case "api" | "http" if code is not None:
+            return _class_of_code(code, status)
+        case "api" | "http":
+            fallback = ServerError if (status or 0) >= 500 else APIError
+            return _STATUS_CLASSES.get(status, fallback)
+        case "transport" if sent != "not_sent":
+            return ConnectionLostError
+        case "transport":
+            return CertificateError if certificate else ConnectError
+        case "timeout":
+            return RequestTimeoutError
+        case "bad_reply":
+            return ResponseError
+    raise ValueError(f"no exception for kind {kind!r}")
+
+
+def _class_of_code(code: int, status: int | None) -> type[APIError]:
+    from espresso import _core  # which imports this module when it is loaded
+
+    for row in _core.CODES:
+        if row[0] == code:
+            known: type[APIError] = globals()[row[1]]
+            return known
+    if status == 404:  # [spec]: its 404 is "Order Not Found", whatever the code
+        return OrderNotFoundError
+    if code // 100 in (41, 44):
+        return BadRequestError
+    return ServerError if code // 1000 == 5 else APIError
+
+
+def _outcome(word: str) -> Outcome:
+    """The word if it rules a cancel out; whatever else it is may have cancelled."""
+    if word == "not_sent":
+        return "not_sent"
+    return "rejected" if word == "rejected" else "unknown"
+
+
+def _bundle_hint() -> str:
+    for name in _BUNDLE_VARIABLES:
+        if os.environ.get(name):
+            return f'; {name} is not read here: pass ca_file=os.environ["{name}"]'
+    return ""
+
+
+def _printable(text: str, limit: int) -> str:
+    """One line without control, bidi and other characters that draw nothing."""
+    # Far more than is shown: a longer run of what is dropped is no message.
+    shown = "".join(c if c.isprintable() else " " for c in text[: 8 * limit])
+    line = " ".join(shown.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _combined(members: Sequence[Exception]) -> dict[str, Any]:
+    """What the members have in common; of a stranger nothing is known."""
+    own = [error for error in members if isinstance(error, EspressoError)]
+    worst = ("not_sent", "rejected", "unknown").index
+    outcomes = [error.outcome for error in own] if len(own) == len(members) else []
+    return {
+        "outcome": max(outcomes, key=worst, default="unknown"),
+        "retryable": any(error.retryable for error in own),
+        "attempts": sum(error.attempts for error in own),
+        "elapsed": max((error.elapsed for error in own), default=0.0),
+        "order_ids": [name for error in own for name in error.order_ids],
+    }
+
+
+def _reason(error: Exception) -> str:
+    text = error._headline() if isinstance(error, EspressoError) else str(error)
+    shown = _printable(text, _REASON_LENGTH)
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

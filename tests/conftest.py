@@ -1,0 +1,62 @@
+"""What every test may rely on: a clean environment and an exchange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import espresso
+from espresso import _client, _watch
+from espresso.sandbox import Exchange
+
+# Whatever the machine sets, a test sees none of it unless it says so.
+VARIABLES = (
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "SSLKEYLOGFILE",
+    *_client.TRUST_VARIABLES,
+    *_client.PROXY_VARIABLES,
+    *_client.NO_PROXY_VARIABLES,
+    "http_proxy",
+    "HTTP_PROXY",
+)
+PREFIXES = ("DELTADEFI_", "ESPRESSO_")
+
+
+def cleaned() -> dict[str, str]:
+    """The environment without anything espresso would read."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in VARIABLES and not name.startswith(PREFIXES)
+    }
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) - set(cleaned()):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(_client, "_clients", {})
+    monkeypatch.setattr(_watch, "_said", set())
+
+
+@pytest.fixture
+def clean_env() -> dict[str, str]:
+    """The environment for a child process."""
+    return cleaned()
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    with Exchange(rate=None) as running:
+        yield running
+
+
+@pytest.fixture
+def client(exchange: Exchange) -> Iterator[espresso.Client]:
+    with espresso.Client(
+        exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, timeout=5
+    ) as ready:
+        yield ready

@@ -13,15 +13,13 @@ typedef struct {
     char text[ESP_KEY_MAX + 1];
 } Key;
 
-/* A volatile pointer, so that no compiler can leave it out. */
+/* Through a volatile pointer, so that no compiler can leave it out. */
 static void
 wipe(char *text)
 {
-    volatile char *byte = text;
-    size_t i;
+    static void *(*const volatile set)(void *, int, size_t) = memset;
 
-    for (i = 0; i < ESP_KEY_MAX + 1; i++)
-        byte[i] = 0;
+    set(text, 0, ESP_KEY_MAX + 1);
 }
 
 bool

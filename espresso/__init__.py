@@ -37,8 +37,8 @@ from .errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._watch import CancelAllResult as CancelAllResult
-    from ._watch import Event as Event
+    from ._types import CancelAllResult as CancelAllResult
+    from ._types import Event as Event
 
 __versions__ = VERSIONS
 del VERSIONS
@@ -93,9 +93,9 @@ _HABITS = {
 
 def __getattr__(name: str) -> object:
     if name in _LATER:
-        from . import _watch
+        from . import _types
 
-        return getattr(_watch, name)
+        return getattr(_types, name)
     advice = ""
     if name in _HABITS:
         advice = f"; it is called espresso.{_HABITS[name]}"

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ._watch import Event
+    from ._types import Event
 
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
 URL_VARIABLE = "DELTADEFI_BASE_URL"
@@ -191,7 +191,7 @@ def _destination(
     proxy: str | None = None,
     ca_file: str | None = None,
     trust_env: bool = True,
-) -> _core.Destination:
+) -> dict[str, str | None]:
     """Where requests go: what was passed, and else what the environment says."""
     no_proxy = None
     if base_url is None:

@@ -1,10 +1,11 @@
 """Types of the C extension; the docstrings are in the C."""
 
-from collections.abc import Callable
 from types import EllipsisType, TracebackType
-from typing import Any, Final, NoReturn, Self, TypedDict, Unpack, final
+from typing import Any, Final, NoReturn, Self, final
 
-from ._watch import CancelAllResult, Event
+from typing_extensions import disjoint_base
+
+from ._types import CancelAllResult
 
 __version__: Final[str]
 MAINNET: Final[str]
@@ -12,33 +13,16 @@ PREPROD: Final[str]
 CODES: Final[tuple[tuple[int, str, str, bool, str], ...]]
 VERSIONS: Final[dict[str, str]]
 
-class Destination(TypedDict):
-    base_url: str
-    proxy: str | None
-    no_proxy: str | None
-    ca_path: str | None
-
 @final
 class Key:
     def __new__(cls, text: str, /) -> Self: ...
     def __reduce__(self) -> NoReturn: ...
     def __reduce_ex__(self, protocol: object, /) -> NoReturn: ...
 
+@disjoint_base
 class Client:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
-    def __init__(
-        self,
-        *,
-        key: Key | None,
-        key_source: Callable[[], Key],
-        timeout: float,
-        attempt_timeout: float | None,
-        connect_timeout: float,
-        max_retries: int,
-        on_event: Callable[[Event], object] | None,
-        user_agent: str,
-        **destination: Unpack[Destination],
-    ) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @property
     def base_url(self) -> str: ...
     @property

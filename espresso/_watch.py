@@ -1,62 +1,25 @@
-"""What a call tells while it runs: events and warnings.
+"""What a call tells while it runs: warnings, and events for on_event.
 
-Imported only when there is something to tell: ``dataclasses``, ``typing`` and
-``logging`` cost more than the call itself.
+Imported only when there is something to tell.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._types import Event
 
 log = logging.getLogger("espresso")
 
 
-class CancelAllResult(TypedDict):
-    """What ``cancel_all`` returns; an exact ``dict`` at run time.
-
-    Members that the exchange adds [spec allows them] are kept.
-    """
-
-    symbol: str
-    order_ids: list[str]
-    lost_reply: NotRequired[Literal[True]]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One attempt that has ended, as ``on_event`` gets it.
-
-    Phases count in seconds from the attempt's start to the end of the phase;
-    None where it was not reached or, on a reused connection, not needed.
-    """
-
-    symbol: str
-    attempt: int
-    """From 1; the attempts of one call."""
-    status_code: int | None
-    code: int | None
-    """The API's code [field]."""
-    outcome: str
-    """Of this attempt: "done", "not_sent", "rejected" or "unknown"."""
-    lost_reply: bool
-    """The call succeeded after an attempt whose reply was lost."""
-    dns: float | None
-    connect: float | None
-    tls: float | None
-    first_byte: float | None
-    total: float | None
-    reused: bool
-    """On a connection that an earlier call or warm_up() had opened."""
-    remote: str
-    """Numeric address of the peer, or ""."""
-
-
 def attempt(
     on_event: Callable[[Event], object] | None,
-    fields: dict[str, object],
+    fields: dict[str, Any],
     message: str,
     next_in: float | None,
 ) -> None:
@@ -65,26 +28,31 @@ def attempt(
     An exception of on_event is logged and goes no further; KeyboardInterrupt
     and SystemExit end the call.
     """
-    event = Event(**fields)  # type: ignore[arg-type]  # built by the binding
-    if event.lost_reply:
+    symbol = fields["symbol"]
+    if fields["lost_reply"]:
         log.warning(
             "%s: cancelled, but the reply to an earlier attempt was lost: "
             "order_ids may lack some",
-            event.symbol,
+            symbol,
         )
     if next_in is not None:
         log.warning(
             "%s: attempt %d failed (%s; outcome %s), next in %.1f s",
-            event.symbol,
-            event.attempt,
+            symbol,
+            fields["attempt"],
             _printable(message),
-            event.outcome,
+            fields["outcome"],
             next_in,
         )
-    if on_event is None:
-        return
+    if on_event is not None:
+        _hand_on(on_event, fields)
+
+
+def _hand_on(on_event: Callable[[Event], object], fields: dict[str, Any]) -> None:
+    from ._types import Event
+
     try:
-        on_event(event)
+        on_event(Event(**fields))
     except Exception:
         log.exception("on_event raised; the call goes on")
 

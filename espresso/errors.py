@@ -1,9 +1,8 @@
 """Every exception that espresso raises, and the function that chooses among them.
 
-The core knows kinds of failure, this module knows classes. The binding hands what
-the core found to `from_outcome`, which looks a code of the exchange up in
-``_core.CODES``. A code that is not in that table falls back to its family, an answer
-without a code to its HTTP status.
+The core knows kinds of failure, this module knows classes; between them stands
+`from_outcome`. It looks a code of the exchange up in ``_core.CODES``; a code that is
+not there falls back to its family, an answer without a code to its HTTP status.
 
 No class adds to the memory layout of Exception, or it could not also be an
 ``OSError`` or an ``ExceptionGroup``. Attributes live in ``__dict__``, and positional
@@ -24,8 +23,6 @@ if TYPE_CHECKING:  # importing typing would cost more than all the rest
 _MESSAGE_LENGTH = 512  # characters of server text
 _REASON_LENGTH = 80  # characters of one symbol's reason in a PartialCancelError
 _REASONS = 8  # symbols that a PartialCancelError spells out
-# Where other programs find their trust store, and espresso does not look.
-_BUNDLE_VARIABLES = ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 
 class EspressoError(Exception):
@@ -34,7 +31,7 @@ class EspressoError(Exception):
     After outcome ``"unknown"`` orders may be gone or still open: call again with
     ``confirm=True``. After the other two, nothing was cancelled.
 
-    Made from a message and, by keyword, any of the attributes; `outcome` and
+    Made from a message and, by keyword, any other attribute; `outcome` and
     `retryable` default to what is usual for the class.
 
     Attributes:
@@ -65,6 +62,14 @@ class EspressoError(Exception):
     order_ids: list[str]
     body: str = ""
     peer: str = ""
+
+    def __init_subclass__(
+        cls, *, outcome: Outcome | None = None, retryable: bool | None = None
+    ) -> None:
+        """Set what a call of one attempt that ends in this class usually says."""
+        super().__init_subclass__()
+        cls.outcome = cls.outcome if outcome is None else outcome
+        cls.retryable = cls.retryable if retryable is None else retryable
 
     def __init__(
         self, *args: object, order_ids: Iterable[str] = (), **attrs: Any
@@ -108,153 +113,98 @@ class EspressoError(Exception):
             yield f"{self.elapsed:.1f} s"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError's own changes the arguments.
-        return type(self), self.args, self.__dict__.copy()
+        return type(self), self.args, self.__dict__.copy()  # OSError's alters args
 
 
 class ConfigError(EspressoError, ValueError):
-    """A key, host, proxy or option cannot be used; nothing was sent.
-
-    The message names the argument or environment variable to correct.
-    """
+    """A key, host, proxy or option cannot be used, and nothing was sent: correct the
+    argument or environment variable that the message names."""
 
 
-class TransportError(EspressoError):
+class TransportError(EspressoError, outcome="unknown", retryable=True):
     """No complete answer came from the exchange; the subclasses say why."""
 
-    outcome = "unknown"
-    retryable = True
+
+class ConnectError(TransportError, ConnectionError, outcome="not_sent"):
+    """No connection: name look-up, TCP, proxy or TLS failed. Nothing was sent, orders
+    are open as before: check network and proxy, then call again."""
 
 
-class ConnectError(TransportError, ConnectionError):
-    """No connection: name look-up, TCP, proxy or TLS failed; nothing was sent.
-
-    Orders are open as before. Check network and proxy, then call again.
-    """
-
-    outcome = "not_sent"
-
-
-class CertificateError(ConnectError):
+class CertificateError(ConnectError, retryable=False):
     """The server's certificate, or the trust store to verify it by, is not good.
-
     Nothing was sent, and calling again does not help: name the right roots in
-    ``ca_file``. If they are right, somebody may stand in between.
-    """
-
-    retryable = False
+    ``ca_file``. If they are right, somebody may stand in between."""
 
 
 class ConnectionLostError(TransportError, ConnectionError):
-    """The connection ended after the request went out; the outcome is unknown.
-
-    Call again with ``confirm=True``.
-    """
+    """The connection ended after the request went out; the outcome is unknown: call
+    again with ``confirm=True``."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """The time was over before the answer was complete.
-
-    ``outcome`` says how far it came: after ``"not_sent"`` orders are open as before,
-    after ``"unknown"`` call again with ``confirm=True``.
-    """
+    """The time was over before the answer was complete. ``outcome`` says how far it
+    came: after ``"not_sent"`` orders are open as before, after ``"unknown"`` call
+    again with ``confirm=True``."""
 
 
-class ResponseError(EspressoError):
-    """An answer, but not one that was promised: HTML, broken JSON, a redirect.
-
-    Unknown (a redirect: rejected). ``body`` may show who answered instead; check
-    ``base_url``, then call with ``confirm=True``. Deliberately not a ValueError: no
-    argument was wrong.
-    """
-
-    outcome = "unknown"
+class ResponseError(EspressoError, outcome="unknown"):
+    """An answer, but not one that was promised: HTML, broken JSON, a redirect; unknown
+    (a redirect: rejected). ``body`` may show who answered instead: check ``base_url``,
+    then call with ``confirm=True``. No ValueError on purpose: no argument was wrong."""
 
 
-class APIError(EspressoError):
-    """The exchange, or the gateway before it, said no.
-
-    This very class: a code or status that has none of its own. What it means for a
-    cancel of many is not documented, so mostly unknown: see ``outcome``.
-    """
-
-    outcome = "unknown"
+class APIError(EspressoError, outcome="unknown"):
+    """The exchange, or the gateway before it, said no. This very class: a code or
+    status that has none of its own. What it means for a cancel of many is mostly not
+    documented: see ``outcome``, and after ``"unknown"`` call with ``confirm=True``."""
 
 
 class BadRequestError(APIError):
-    """The request was not accepted (4000, 41xx, 44xx; 400, 422 without a code).
-
-    Rejected where the code is known to come before any order is touched, else
-    unknown. The same call would fail again: read the message.
-    """
+    """The request was not accepted (4000, 41xx, 44xx; 400, 422 without a code);
+    rejected where the code is known to come before any order is touched, else
+    unknown. The same call would fail again: read the message."""
 
 
-class InvalidSymbolError(BadRequestError):
+class InvalidSymbolError(BadRequestError, outcome="rejected"):
     """The exchange has no such pair (4106); rejected. Check the spelling."""
 
-    outcome = "rejected"
+
+class AuthenticationError(APIError, outcome="rejected"):
+    """The key is not known (4010; 401 without a code); rejected. Check the key, and
+    that it belongs to this host."""
 
 
-class AuthenticationError(APIError):
-    """The key is not known (4010; 401 without a code); rejected.
-
-    Check the key, and that it belongs to this host.
-    """
-
-    outcome = "rejected"
+class PermissionDeniedError(APIError, outcome="rejected"):
+    """The gateway refused (403 without a code); rejected. Check the key's rights, and
+    where the call comes from."""
 
 
-class PermissionDeniedError(APIError):
-    """The gateway refused (403 without a code); rejected.
-
-    Check the key's rights and where the call comes from.
-    """
-
-    outcome = "rejected"
+class OrderNotFoundError(APIError, outcome="rejected"):
+    """Nothing is open under this symbol (4200); rejected. Fine if the spelling is:
+    ``missing_ok=True`` makes it a result. A 404 with a code that is not in the table
+    is one too [spec], with outcome unknown: call again with ``confirm=True``."""
 
 
-class OrderNotFoundError(APIError):
-    """Nothing is open under this symbol (4200); rejected.
+class RateLimitError(APIError, outcome="rejected", retryable=True):
+    """Too many calls (4290; 429 without a code); rejected. Call again after
+    ``retry_after`` seconds, or after 2 if that is None."""
 
-    Fine if the spelling is: ``missing_ok=True`` makes it a result. A 404 with a code
-    that is not in the table is one too [spec], with outcome unknown.
-    """
-
-    outcome = "rejected"
-
-
-class RateLimitError(APIError):
-    """Too many calls (4290; 429 without a code); rejected.
-
-    Call again after ``retry_after`` seconds, or after 2 if that is None.
-    """
-
-    outcome = "rejected"
-    retryable = True
     retry_after: float | None = None
     """Seconds the server asked to wait; None: it named none."""
 
 
-class ServerError(APIError):
-    """The exchange failed (5000, 5xxx; 5xx without a code); unknown.
-
-    A cancel of many may be half done: call again with ``confirm=True``.
-    """
-
-    retryable = True
+class ServerError(APIError, retryable=True):
+    """The exchange failed (5000, 5xxx; 5xx without a code); unknown, since a cancel of
+    many may be half done: call again with ``confirm=True``."""
 
 
 class UnavailableError(ServerError):
-    """The exchange is out of reach or overloaded (5001; 502, 503, 504); unknown.
-
-    Call again with ``confirm=True``.
-    """
+    """The exchange is out of reach or overloaded (5001; 502, 503, 504); unknown. Call
+    again with ``confirm=True``."""
 
 
-class TradingLockedError(ServerError):
+class TradingLockedError(ServerError, outcome="rejected"):
     """Trading is locked at the moment (5002); rejected. Call again later."""
-
-    outcome = "rejected"
 
 
 class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
@@ -262,7 +212,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
 
     Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
     them again with ``confirm=True``. ``outcome`` is the worst of theirs, ``retryable``
-    holds if one of them is, ``attempts`` is their sum.
+    whether one of them is, ``attempts`` their sum; ``code`` and the like are None.
     """
 
     results: dict[str, dict[str, Any]]
@@ -280,7 +230,9 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
         failed: Mapping[str, Exception] | None = None,
         **attrs: Any,
     ) -> None:
-        super().__init__(message, exceptions, **(_combined(exceptions) | attrs))
+        # The group's own tuple: a list could change between now and the pickling.
+        members: tuple[Exception, ...] = self.exceptions
+        super().__init__(message, members, **(_combined(members) | attrs))
         self.results = dict(results or {})
         self.failed = dict(failed or {})
 
@@ -293,10 +245,9 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     ) -> Self:
         """Make the exception of a list call, of which at least one symbol failed."""
         text = f"{len(failed)} of {len(results) + len(failed)} symbols failed"
-        members = list(failed.values())
-        return cls(text, members, results=results, failed=failed, **attrs)
+        return cls(text, list(failed.values()), results=results, failed=failed, **attrs)
 
-    def derive(self, excs: Sequence[Any], /) -> Self:
+    def derive(self, excs: Sequence[Any], /) -> Any:
         """Make the part of a split that holds `excs`: every result, its failures."""
         part = {id(error) for error in excs}
         kept = {name: error for name, error in self.failed.items() if id(error) in part}
@@ -313,36 +264,24 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
         return ": ".join(filter(None, (self.message, "; ".join(reasons))))
 
 
-class StillOpenError(EspressoError):
-    """When the time of a ``confirm=True`` call was over, orders still appeared.
-
-    Stop what places them, then call again. ``order_ids`` were cancelled so far.
-    """
-
-    outcome = "unknown"
-    retryable = True
+class StillOpenError(EspressoError, outcome="unknown", retryable=True):
+    """When the time of a ``confirm=True`` call was over, orders still appeared: stop
+    what places them, then call again. ``order_ids`` were cancelled so far."""
 
 
 class GuardError(EspressoError):
-    """The guard cannot do its work: not armed, or its watchdog is lost.
-
-    Do not quote without it; the message says what is missing.
-    """
+    """The guard cannot do its work: not armed, or its watchdog is lost. Do not quote
+    without it; the message says what is missing."""
 
 
-class GuardTrippedError(GuardError):
-    """The guard has fired, since no beat came in time.
-
-    Stop quoting and leave the guard, which proves that nothing is open.
-    """
-
-    outcome = "unknown"
+class GuardTrippedError(GuardError, outcome="unknown"):
+    """The guard has fired, since no beat came in time: stop quoting and leave it,
+    which proves that nothing is open."""
 
 
 __all__ = [name for name, thing in list(globals().items()) if isinstance(thing, type)]
 for _name in __all__:
     globals()[_name].__module__ = "espresso"  # as users write it, also in pickles
-del _name
 
 
 _STATUS_CLASSES: dict[int | None, type[APIError]] = {
@@ -351,9 +290,7 @@ _STATUS_CLASSES: dict[int | None, type[APIError]] = {
     403: PermissionDeniedError,
     422: BadRequestError,
     429: RateLimitError,
-    502: UnavailableError,
-    503: UnavailableError,
-    504: UnavailableError,
+    **dict.fromkeys((502, 503, 504), UnavailableError),
 }
 
 
@@ -364,6 +301,8 @@ def from_outcome(
     call_sent: str,
     certificate: bool,
     message: str,
+    code: int | None,
+    status_code: int | None,
     retry_after: float | None,
     **attrs: Any,
 ) -> EspressoError:
@@ -373,18 +312,21 @@ def from_outcome(
         "bad_reply"
     sent: what the last attempt did; with `kind` it decides the class
     call_sent: what all attempts together did; it becomes ``outcome``
-    certificate: it was the verification or the trust store ("transport" only)
+    certificate: verification or the trust store failed ("transport" only)
     message: the words of the server or of libcurl, as they came
-    retry_after: seconds, kept by a RateLimitError
-    attrs: `code`, `status_code` and the other attributes of EspressoError
+    retry_after: seconds, for a RateLimitError
+    attrs: other attributes of EspressoError, as they are
     """
-    cls = _class_of(kind, sent, certificate, attrs["code"], attrs["status_code"])
+    cls = _class_of(kind, sent, certificate, code, status_code)
     text = _printable(message, _MESSAGE_LENGTH) or "no message"
     if issubclass(cls, RateLimitError):
         attrs["retry_after"] = retry_after
     if issubclass(cls, CertificateError):
         text += _bundle_hint()
-    return cls(text, outcome=_outcome(call_sent), **attrs)
+    # Whatever other word it were, orders might be gone.
+    outcome = call_sent if call_sent in ("not_sent", "rejected") else "unknown"
+    attrs.update(code=code, status_code=status_code, outcome=outcome)
+    return cls(text, **attrs)
 
 
 def _class_of(
@@ -421,23 +363,17 @@ def _class_of_code(code: int, status: int | None) -> type[APIError]:
     return ServerError if code // 1000 == 5 else APIError
 
 
-def _outcome(word: str) -> Outcome:
-    """The word if it rules a cancel out; whatever else it is may have cancelled."""
-    if word == "not_sent":
-        return "not_sent"
-    return "rejected" if word == "rejected" else "unknown"
-
-
 def _bundle_hint() -> str:
-    for name in _BUNDLE_VARIABLES:
+    """Other programs find their trust store here; whoever set it may expect it."""
+    for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         if os.environ.get(name):
             return f'; {name} is not read here: pass ca_file=os.environ["{name}"]'
     return ""
 
 
 def _printable(text: str, limit: int) -> str:
-    """One line without control, bidi and other characters that draw nothing."""
-    # Far more than is shown: a longer run of what is dropped is no message.
+    """One line without control, bidi and other characters that draw nothing, made
+    of the first 8 × `limit`: a longer run of such characters is no message."""
     shown = "".join(c if c.isprintable() else " " for c in text[: 8 * limit])
     line = " ".join(shown.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

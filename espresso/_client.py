@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from ._types import Event
 
+    Snapshot = tuple[str | bytes | None, ...]
+
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
 URL_VARIABLE = "DELTADEFI_BASE_URL"
 LOOPBACK_VARIABLE = "ESPRESSO_LOOPBACK_ONLY"
@@ -39,6 +41,9 @@ TIMEOUT = 10.0
 CONNECT_TIMEOUT = 2.0
 MAX_RETRIES = 2
 USER_AGENT = f"espresso-deltadefi/{_core.__version__}"
+
+# The names as os.environ holds them: bytes on every system we run on.
+_RAW_NAMES = tuple(os.fsencode(name) for name in _SNAPSHOT_VARIABLES)
 
 # Clients kept for the `base_url=` of module-level calls.
 KEPT_CLIENTS = 8
@@ -122,7 +127,7 @@ class Client(_core.Client):
 # base_url as given (None: the default client) -> (snapshot, client). Needs no
 # lock, which a fork could leave held: two threads that race make two clients,
 # of which one is forgotten.
-_clients: dict[str | None, tuple[tuple[str | None, ...], _core.Client]] = {}
+_clients: dict[str | None, tuple[Snapshot, _core.Client]] = {}
 
 
 def client_for(
@@ -131,8 +136,9 @@ def client_for(
     """The client and key of a module-level call, by one look at the
     environment."""
     try:
-        get = os.environ.get
-        snapshot = tuple([get(name) for name in _SNAPSHOT_VARIABLES])
+        if not isinstance(base_url, str | None):
+            raise TypeError(f"base_url must be str, not {type(base_url)}")
+        snapshot = _snapshot()
         key = key_from_environment() if api_key is None else _core.Key(api_key)
         known = _clients.get(base_url)
         if known is not None and known[0] == snapshot:
@@ -142,11 +148,23 @@ def client_for(
         del api_key
 
 
-def _replace(base_url: str | None, snapshot: tuple[str | None, ...]) -> _core.Client:
+def _snapshot() -> Snapshot:
+    """What the environment says now, as cheaply as can be.
+
+    os.environ.get raises and catches a KeyError for each name that is absent,
+    which for these names would cost as much as the call itself.
+    """
+    raw = getattr(os.environ, "_data", None)
+    if raw is None:  # somebody put a mapping of their own in its place
+        return tuple([os.environ.get(name) for name in _SNAPSHOT_VARIABLES])
+    return tuple([raw.get(name) for name in _RAW_NAMES])
+
+
+def _replace(base_url: str | None, snapshot: Snapshot) -> _core.Client:
     """Make a client for this snapshot; the one it replaces ends with its last
     call."""
     environment = {
-        name: value
+        name: os.fsdecode(value)
         for name, value in zip(_SNAPSHOT_VARIABLES, snapshot, strict=True)
         if value is not None
     }
@@ -173,15 +191,18 @@ def _replace(base_url: str | None, snapshot: tuple[str | None, ...]) -> _core.Cl
 
 
 def key_from_environment() -> _core.Key:
-    """The key of ``DELTADEFI_API_KEY``; raises ConfigError that names it."""
-    if not os.environ.get(KEY_VARIABLE):
+    """The key of ``DELTADEFI_API_KEY``; raises ConfigError that names it.
+
+    The text is never a local here: tracebacks that print locals would show it.
+    """
+    try:
+        return _core.Key(os.environ.get(KEY_VARIABLE) or "")
+    except ConfigError as error:
+        if os.environ.get(KEY_VARIABLE):
+            raise ConfigError(f"{KEY_VARIABLE}: {error}") from None
         raise ConfigError(
             f"no API key: set the environment variable {KEY_VARIABLE} or pass api_key="
-        )
-    try:
-        return _core.Key(os.environ[KEY_VARIABLE])
-    except ConfigError as error:
-        raise ConfigError(f"{KEY_VARIABLE}: {error}") from None
+        ) from None
 
 
 def _destination(
@@ -196,7 +217,13 @@ def _destination(
     no_proxy = None
     if base_url is None:
         base_url = _base_url_from(environment)
-    _refuse_live(environment, base_url)
+    base_url, host, is_loopback = _core.parse_base_url(base_url)
+    if not is_loopback and environment.get(LOOPBACK_VARIABLE, "0") not in ("", "0"):
+        raise ConfigError(
+            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
+        )
+    if not isinstance(proxy, str | None):
+        raise TypeError(f"proxy must be str, not {type(proxy)}")
     if trust_env and proxy is None:
         proxy, no_proxy = _proxy_from(environment)
     if trust_env and ca_file is None:
@@ -230,17 +257,6 @@ def _base_url_from(environment: Mapping[str, str]) -> str:
 
         _watch.other_host(URL_VARIABLE, url)
     return url
-
-
-def _refuse_live(environment: Mapping[str, str], base_url: str) -> None:
-    """Under a test's ESPRESSO_LOOPBACK_ONLY no other host may be called."""
-    if environment.get(LOOPBACK_VARIABLE, "0") in ("", "0"):
-        return
-    _, host, is_loopback = _core.parse_base_url(base_url)
-    if not is_loopback:
-        raise ConfigError(
-            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
-        )
 
 
 def _proxy_from(environment: Mapping[str, str]) -> tuple[str | None, str | None]:

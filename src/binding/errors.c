@@ -136,6 +136,21 @@ add_note(const struct esp_outcome *outcome, const char *symbol)
     return NULL;
 }
 
+/* While the interpreter exits, a daemon thread ends as SystemExit ends one:
+ * without a word on stderr, and past `except Exception`. */
+static PyObject *
+raise_closed(struct esp_pool *pool, const struct esp_outcome *outcome,
+             const char *symbol)
+{
+    if (esp_pool_is_closed(pool)) {
+        PyErr_SetString(PyExc_RuntimeError, "the client is closed");
+        return NULL;
+    }
+    PyErr_SetString(PyExc_SystemExit,
+                    "the interpreter is exiting: calls of other threads end");
+    return add_note(outcome, symbol);
+}
+
 PyObject *
 errors_raise_outcome(struct module_state *state, struct esp_pool *pool,
                      const struct esp_outcome *outcome, const char *symbol)
@@ -144,17 +159,13 @@ errors_raise_outcome(struct module_state *state, struct esp_pool *pool,
     case ESP_INTERRUPTED:
         return add_note(outcome, symbol);
     case ESP_NO_MEMORY:
-        return PyErr_NoMemory();
+        PyErr_NoMemory();
+        return add_note(outcome, symbol);
     case ESP_BAD_ARGUMENT:
         PyErr_SetString(PyExc_ValueError, outcome->message);
         return NULL;
     case ESP_CLOSED:
-        PyErr_SetString(PyExc_RuntimeError,
-                        esp_pool_is_closed(pool)
-                            ? "the client is closed"
-                            : "the interpreter is exiting: calls of other "
-                              "threads are refused");
-        return NULL;
+        return raise_closed(pool, outcome, symbol);
     default:
         return raise_exchange(state, pool, outcome, symbol);
     }

@@ -77,7 +77,11 @@ call_stop(struct esp_call *call, enum esp_kind kind, const char *message)
 void
 call_end_closed(struct esp_call *call)
 {
-    call_stop(call, ESP_TRANSPORT, "the client was closed during the call");
+    if (esp_pool_is_closed(call->pool))
+        call_stop(call, ESP_TRANSPORT,
+                  "the client was closed during the call");
+    else
+        call_stop(call, ESP_CLOSED, "the program ended during the call");
 }
 
 void

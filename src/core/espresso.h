@@ -67,7 +67,8 @@ enum esp_kind {
     ESP_BAD_REPLY,    /* a complete answer, but not the promised one */
     ESP_BAD_ARGUMENT, /* a value the caller gave is not usable */
     ESP_INTERRUPTED,  /* the interrupt hook asked to stop */
-    ESP_CLOSED,       /* the pool was closed before the call began */
+    ESP_CLOSED,       /* the pool was closed before the call began, or its
+                         group is drained: esp_pool_is_closed tells */
     ESP_NO_MEMORY,    /* an allocation of ours failed */
 };
 

@@ -111,7 +111,7 @@ def _stop(process: subprocess.Popen[str]) -> int:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        return process.wait(10)
+        return process.wait(30)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()

@@ -99,7 +99,9 @@ class Server:
         self._log = log.open("w", buffering=1 << 16)
 
     def write(self, record: Post | Note) -> None:
-        self._log.write(dump(record))
+        # Connections that end after close() have nothing left to tell.
+        if not self._log.closed:
+            self._log.write(dump(record))
 
     def close(self) -> None:
         for connection in list(self.connections):

@@ -92,7 +92,9 @@ class Client(_core.Client):
     ) -> None:
         try:
             if on_event is not None and not callable(on_event):
-                raise TypeError(f"on_event must be callable, not {type(on_event)}")
+                raise TypeError(
+                    f"on_event must be callable, not {type(on_event).__name__}"
+                )
             super().__init__(
                 key=None if api_key is None else _core.Key(api_key),
                 key_source=key_from_environment,
@@ -137,7 +139,7 @@ def client_for(
     environment."""
     try:
         if not isinstance(base_url, str | None):
-            raise TypeError(f"base_url must be str, not {type(base_url)}")
+            raise TypeError(f"base_url must be str, not {type(base_url).__name__}")
         snapshot = _snapshot()
         key = key_from_environment() if api_key is None else _core.Key(api_key)
         known = _clients.get(base_url)
@@ -223,7 +225,7 @@ def _destination(
             f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
         )
     if not isinstance(proxy, str | None):
-        raise TypeError(f"proxy must be str, not {type(proxy)}")
+        raise TypeError(f"proxy must be str, not {type(proxy).__name__}")
     if trust_env and proxy is None:
         proxy, no_proxy = _proxy_from(environment)
     if trust_env and ca_file is None:

@@ -29,7 +29,7 @@ class EspressoError(Exception):
     """Anything that kept a call from doing its work; the root of all the others.
 
     After outcome ``"unknown"`` orders may be gone or still open: call again with
-    ``confirm=True``. After the other two, nothing was cancelled.
+    ``missing_ok=True``. After the other two, nothing was cancelled.
 
     Made from a message and, by keyword, any other attribute; `outcome` and
     `retryable` default to what is usual for the class.
@@ -46,7 +46,7 @@ class EspressoError(Exception):
         attempts: attempts started; each sent one request at most.
         attempts_max: attempts allowed; 0: no fixed number.
         elapsed: seconds from the start of the call to its end.
-        order_ids: orders that earlier rounds of a ``confirm=True`` call cancelled.
+        order_ids: orders that earlier rounds of the same call cancelled.
         body: start of the server's answer as it came, at most 4 KiB; ``""``: none.
         peer: host of the exchange, with a port that is not the usual; ``""``: none.
     """
@@ -75,7 +75,7 @@ class EspressoError(Exception):
         self, *args: object, order_ids: Iterable[str] = (), **attrs: Any
     ) -> None:
         super().__init__(*args)
-        self.args = args  # of three, OSError keeps two
+        self.args = args  # of three, OSError keeps two; pickles are made of them
         self.order_ids = list(order_ids)
         for name, value in attrs.items():
             if not hasattr(type(self), name):
@@ -112,9 +112,6 @@ class EspressoError(Exception):
         if self.attempts or self.peer:
             yield f"{self.elapsed:.1f} s"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args, self.__dict__.copy()  # OSError's alters args
-
 
 class ConfigError(EspressoError, ValueError):
     """A key, host, proxy or option cannot be used, and nothing was sent: correct the
@@ -138,25 +135,25 @@ class CertificateError(ConnectError, retryable=False):
 
 class ConnectionLostError(TransportError, ConnectionError):
     """The connection ended after the request went out; the outcome is unknown: call
-    again with ``confirm=True``."""
+    again with ``missing_ok=True``."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """The time was over before the answer was complete. ``outcome`` says how far it
     came: after ``"not_sent"`` orders are open as before, after ``"unknown"`` call
-    again with ``confirm=True``."""
+    again with ``missing_ok=True``."""
 
 
 class ResponseError(EspressoError, outcome="unknown"):
     """An answer, but not one that was promised: HTML, broken JSON, a redirect; unknown
     (a redirect: rejected). ``body`` may show who answered instead: check ``base_url``,
-    then call with ``confirm=True``. No ValueError on purpose: no argument was wrong."""
+    then call with ``missing_ok=True``. No ValueError on purpose: no argument was wrong."""
 
 
 class APIError(EspressoError, outcome="unknown"):
     """The exchange, or the gateway before it, said no. This very class: a code or
     status that has none of its own. What it means for a cancel of many is mostly not
-    documented: see ``outcome``, and after ``"unknown"`` call with ``confirm=True``."""
+    documented: see ``outcome``, and after ``"unknown"`` call with ``missing_ok=True``."""
 
 
 class BadRequestError(APIError):
@@ -182,7 +179,7 @@ class PermissionDeniedError(APIError, outcome="rejected"):
 class OrderNotFoundError(APIError, outcome="rejected"):
     """Nothing is open under this symbol (4200); rejected. Fine if the spelling is:
     ``missing_ok=True`` makes it a result. A 404 with a code that is not in the table
-    is one too [spec], with outcome unknown: call again with ``confirm=True``."""
+    is one too [spec], with outcome unknown: call again with ``missing_ok=True``."""
 
 
 class RateLimitError(APIError, outcome="rejected", retryable=True):
@@ -195,12 +192,12 @@ class RateLimitError(APIError, outcome="rejected", retryable=True):
 
 class ServerError(APIError, retryable=True):
     """The exchange failed (5000, 5xxx; 5xx without a code); unknown, since a cancel of
-    many may be half done: call again with ``confirm=True``."""
+    many may be half done: call again with ``missing_ok=True``."""
 
 
 class UnavailableError(ServerError):
     """The exchange is out of reach or overloaded (5001; 502, 503, 504); unknown. Call
-    again with ``confirm=True``."""
+    again with ``missing_ok=True``."""
 
 
 class TradingLockedError(ServerError, outcome="rejected"):
@@ -211,7 +208,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     """Symbols of a list failed, one to all; the others were completed.
 
     Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
-    them again with ``confirm=True``. ``outcome`` is the worst of theirs, ``retryable``
+    them again with ``missing_ok=True``. ``outcome`` is the worst of theirs, ``retryable``
     whether one of them is, ``attempts`` their sum; ``code`` and the like are None.
     """
 
@@ -265,7 +262,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
 
 
 class StillOpenError(EspressoError, outcome="unknown", retryable=True):
-    """When the time of a ``confirm=True`` call was over, orders still appeared: stop
+    """When the time of a ``missing_ok=True`` call was over, orders still appeared: stop
     what places them, then call again. ``order_ids`` were cancelled so far."""
 
 

@@ -52,6 +52,8 @@ BANNED = {
     "cJSON_Parse(": "no length, no end: cJSON_ParseWithLengthOpts",
     "cJSON_ParseWithLength(": "ignores what follows: cJSON_ParseWithLengthOpts",
 }
+# libcurl's own variable: no value of ours comes from it, its presence is refused.
+ALLOWED = 'getenv("SSLKEYLOGFILE")'
 BANNED_PATTERN = re.compile(
     r"\b(?:" + "|".join(re.escape(word) for word in BANNED) + ")"
 )
@@ -89,7 +91,7 @@ def banned_words(code: str) -> list[str]:
     return [
         f"line {number}: {word}: {BANNED[word]}"
         for number, line in enumerate(without_comments(code).splitlines(), 1)
-        for word in BANNED_PATTERN.findall(line)
+        for word in BANNED_PATTERN.findall(line.replace(ALLOWED, ""))
     ]
 
 

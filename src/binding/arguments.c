@@ -5,11 +5,15 @@
 
 /* ---- Single values ------------------------------------------------------ */
 
-static bool
-refuse_type(PyObject *value, const char *name, const char *expected)
+bool
+arguments_refuse_type(PyObject *value, const char *name, const char *expected)
 {
-    PyErr_Format(PyExc_TypeError, "%s must be %s, not %R", name, expected,
-                 (PyObject *)Py_TYPE(value));
+    PyObject *type = PyType_GetName(Py_TYPE(value));
+
+    if (type != NULL)
+        PyErr_Format(PyExc_TypeError, "%s must be %s, not %S", name, expected,
+                     type);
+    Py_XDECREF(type);
     return false;
 }
 
@@ -32,7 +36,7 @@ arguments_seconds(PyObject *value, const char *name, int64_t *ms)
         return false;
     }
     if (PyBool_Check(value) || PyUnicode_Check(value))
-        return refuse_type(value, name, "a number of seconds");
+        return arguments_refuse_type(value, name, "a number of seconds");
     seconds = PyFloat_AsDouble(value);
     if (seconds == -1.0 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
@@ -41,7 +45,7 @@ arguments_seconds(PyObject *value, const char *name, int64_t *ms)
         }
         else {
             PyErr_Clear();
-            return refuse_type(value, name, "a number of seconds");
+            return arguments_refuse_type(value, name, "a number of seconds");
         }
     }
     *ms = esp_timeout_ms(seconds);
@@ -59,7 +63,7 @@ arguments_retries(PyObject *value, int *retries)
     long number;
 
     if (PyBool_Check(value) || !PyLong_Check(value))
-        return refuse_type(value, "max_retries", "an int");
+        return arguments_refuse_type(value, "max_retries", "an int");
     number = PyLong_AsLong(value);
     if (number == -1 && PyErr_Occurred())
         PyErr_Clear();
@@ -80,7 +84,7 @@ arguments_symbol(PyObject *value)
     Py_ssize_t length;
 
     if (!PyUnicode_Check(value)) {
-        refuse_type(value, "symbol", "str");
+        arguments_refuse_type(value, "symbol", "one str");
         return NULL;
     }
     /* The length first: 10^8 characters need no encoding to be refused. */

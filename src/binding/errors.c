@@ -104,33 +104,35 @@ raise_exchange(struct module_state *state, struct esp_pool *pool,
     return NULL;
 }
 
-/* Tell with the exception that is set how far the request had come.  What
- * goes wrong on the way must not replace it. */
+static const char *const notes[] = {
+    [ESP_NOT_SENT] = "espresso: the request for %s had not gone out",
+    [ESP_REJECTED] = "espresso: the exchange had refused the request for %s; "
+                     "nothing was cancelled by it",
+    [ESP_UNKNOWN] = "espresso: the request for %s had gone out; whether its "
+                    "orders are cancelled is unknown",
+    [ESP_DONE] = "espresso: the request for %s was carried out",
+};
+
+/* Tell with the exception that is set how far the call had come.  What goes
+ * wrong on the way must not replace it. */
 static PyObject *
 add_note(const struct esp_outcome *outcome, const char *symbol)
 {
     PyObject *type;
     PyObject *value;
     PyObject *traceback;
+    PyObject *note;
     PyObject *done = NULL;
-    const char *what = symbol != NULL ? symbol : "warm_up";
 
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL && outcome->call_sent == ESP_UNKNOWN)
-        done = PyObject_CallMethod(
-            value, "add_note", "N",
-            PyUnicode_FromFormat("espresso: the request for %s had gone out; "
-                                 "whether its orders are cancelled is unknown",
-                                 what));
-    else if (value != NULL)
-        done = PyObject_CallMethod(
-            value, "add_note", "N",
-            PyUnicode_FromFormat("espresso: the request for %s had not gone "
-                                 "out; nothing was cancelled by it",
-                                 what));
+    note = PyUnicode_FromFormat(notes[outcome->call_sent],
+                                symbol != NULL ? symbol : "a warm-up");
+    if (value != NULL && note != NULL)
+        done = PyObject_CallMethod(value, "add_note", "O", note);
     if (done == NULL)
         PyErr_Clear();
+    Py_XDECREF(note);
     Py_XDECREF(done);
     PyErr_Restore(type, value, traceback);
     return NULL;

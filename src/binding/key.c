@@ -70,8 +70,7 @@ key_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTuple(args, "O:Key", &value))
         return NULL;
     if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "api_key must be str, not %R",
-                     (PyObject *)Py_TYPE(value));
+        arguments_refuse_type(value, "api_key", "str");
         return NULL;
     }
     text = PyUnicode_AsUTF8AndSize(value, &length);

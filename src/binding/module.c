@@ -45,8 +45,7 @@ module_parse_base_url(PyObject *module, PyObject *text)
     const char *utf8;
 
     if (!PyUnicode_Check(text)) {
-        PyErr_Format(PyExc_TypeError, "base_url must be str, not %R",
-                     (PyObject *)Py_TYPE(text));
+        arguments_refuse_type(text, "base_url", "str");
         return NULL;
     }
     utf8 = PyUnicode_AsUTF8AndSize(text, NULL);

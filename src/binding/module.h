@@ -47,6 +47,10 @@ PyObject *convert_success(struct module_state *state,
 
 /* ---- arguments.c: what a user gave, or a clear exception ---------------- */
 
+/* Raise TypeError: `name` must be `expected`; always false. */
+bool arguments_refuse_type(PyObject *value, const char *name,
+                           const char *expected);
+
 /* Seconds to milliseconds; false raises TypeError or ValueError that names
  * the argument. */
 bool arguments_seconds(PyObject *value, const char *name, int64_t *ms);
@@ -90,7 +94,7 @@ void key_wipe_copy(char *text);
 /* Wipe the text of a Key object now. */
 void key_forget(PyObject *key);
 
-/* ---- client.c, hooks.c -------------------------------------------------- */
+/* ---- client.c, client_type.c, hooks.c -------------------------------------------------- */
 
 extern PyType_Spec client_type_spec;
 

@@ -1,6 +1,6 @@
 /* core.h - what the files of the core share; private.
  *
- * Order of locks: registry (pool.c), then pool, then parse (json.c) or
+ * Order of locks: registry (group.c), then pool, then parse (json.c) or
  * look-ups (lane.c).  None is held while libcurl or a hook runs. */
 #ifndef ESP_CORE_H
 #define ESP_CORE_H
@@ -197,6 +197,27 @@ void response_decode_warm_up(const struct esp_response *response,
 bool response_leaves_connection_clean(const struct esp_response *response,
                                       const struct esp_outcome *outcome);
 
+/* ---- Reply (reply.c), a part of the response ---------------------------- */
+
+/* What the parts of the judgement know. */
+struct judge {
+    const struct esp_response *response;
+    const char *symbol;
+    const char *secret;
+    time_t now;
+    struct esp_outcome *outcome;
+};
+
+void judge_say(struct judge *judge, const char *text);
+void judge_verdict(struct judge *judge, enum esp_kind kind, enum esp_sent sent,
+                   enum esp_retry retry);
+
+/* BAD_REPLY, unknown, not to be tried again. */
+void judge_bad_reply(struct judge *judge, const char *why);
+
+/* Judge the body of a whole answer; a success keeps the parsed reply. */
+void judge_body(struct judge *judge);
+
 /* ---- Policy (policy.c) -------------------------------------------------- */
 
 /* What the policy looks at after an attempt. */
@@ -279,6 +300,16 @@ void lane_abandon(struct esp_lane *lane);
 /* Close and free; NULL is fine. */
 void lane_free(struct esp_lane *lane);
 
+/* ---- Callbacks (callbacks.c) -------------------------------------------- */
+
+/* Give libcurl the callbacks of `lane`. */
+bool callbacks_set_multi(struct esp_lane *lane);
+CURLcode callbacks_set_easy(struct esp_lane *lane);
+
+/* Something lies on the idle connection: its end, or bytes that nobody asked
+ * for.  Either way it must not carry another request. */
+bool lane_is_readable(const struct esp_lane *lane);
+
 /* ---- Pool (pool.c) ------------------------------------------------------ */
 
 /* A call that is in flight, as its pool knows it. */
@@ -314,6 +345,15 @@ struct esp_pool {
     struct pool_entry *entries;
 };
 
+/* What a fork, a drain and the group need of a pool.  `held`: its lock is, or
+ * the process has one thread only. */
+void pool_abandon_held(struct esp_pool *pool);
+void pool_drain(struct esp_pool *pool);
+
+/* Calls in flight of threads other than this one. */
+int pool_count_others(struct esp_pool *pool);
+void pool_wait_a_little(void);
+
 /* Take part in the pool: false if it is closed or being drained. */
 bool pool_enter(struct esp_pool *pool, struct pool_entry *entry);
 
@@ -329,6 +369,14 @@ bool pool_must_end(struct esp_pool *pool);
 /* The descriptor that becomes readable when a call of this thread must end;
  * -1: there is none, ask pool_must_end now and then. */
 int pool_wake_fd(struct esp_pool *pool);
+
+/* ---- Group (group.c) ---------------------------------------------------- */
+
+/* Enter a pool into its group, and take it out; the group lives until the last
+ * of its pools has left. */
+void group_add(struct esp_group *group, struct esp_pool *pool);
+void group_remove(struct esp_pool *pool);
+void group_release(struct esp_group *group);
 
 /* ---- Call (call.c) ------------------------------------------------------ */
 

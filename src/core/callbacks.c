@@ -1,0 +1,258 @@
+/* callbacks.c - what libcurl tells a lane, and the record that it keeps.
+ *
+ * No callback allocates more than the reply, and none enters libcurl. */
+#include "core.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
+/* ---- The record of sockets ---------------------------------------------- */
+
+static curl_socket_t
+on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct esp_lane *lane = user;
+    int fd;
+
+    (void)purpose;
+    if (lane->socket_count == ESP_SOCKETS_MAX)
+        return CURL_SOCKET_BAD;
+#ifdef SOCK_CLOEXEC
+    fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
+                address->protocol);
+#else
+    fd = socket(address->family, address->socktype, address->protocol);
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+#endif
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    lane->sockets[lane->socket_count++] = fd;
+    lane->sockets_opened++;
+    return fd;
+}
+
+static int
+on_close_socket(void *user, curl_socket_t fd)
+{
+    struct esp_lane *lane = user;
+    int i;
+
+    for (i = 0; i < lane->socket_count; i++) {
+        if (lane->sockets[i] == fd) {
+            lane->sockets[i] = lane->sockets[--lane->socket_count];
+            break;
+        }
+    }
+    return close(fd);
+}
+
+bool
+lane_is_readable(const struct esp_lane *lane)
+{
+    struct pollfd polled[ESP_SOCKETS_MAX];
+    int i;
+
+    for (i = 0; i < lane->socket_count; i++)
+        polled[i] = (struct pollfd){.fd = lane->sockets[i],
+                                    .events = POLLIN | POLLRDHUP};
+    return lane->socket_count > 0 &&
+           poll(polled, (nfds_t)lane->socket_count, 0) != 0;
+}
+
+/* ---- What libcurl tells us during a transfer ---------------------------- */
+
+/* Runs when the connection stands and before each time a request is sent. */
+static int
+on_before_request(void *user, char *remote, char *local, int remote_port,
+                  int local_port)
+{
+    struct esp_lane *lane = user;
+
+    (void)local;
+    (void)remote_port;
+    (void)local_port;
+    if (++lane->prereq_calls > 1) {
+        lane->response.resend_refused = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
+    if (lane->sockets_opened == 0 && lane_is_readable(lane)) {
+        lane->found_stale = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
+    lane->response.left = true;
+    snprintf(lane->timing.remote, sizeof lane->timing.remote, "%s", remote);
+    return CURL_PREREQFUNC_OK;
+}
+
+/* The value of header `name` (with its colon) in a line, or NULL. */
+static const char *
+header_value(const char *line, size_t length, const char *name)
+{
+    size_t name_length = strlen(name);
+
+    if (length < name_length || strncasecmp(line, name, name_length) != 0)
+        return NULL;
+    return line + name_length;
+}
+
+/* Copy a header's value without the white space around it. */
+static void
+keep_value(char *out, size_t size, const char *value, const char *end)
+{
+    while (value < end && (*value == ' ' || *value == '\t'))
+        value++;
+    while (end > value && (unsigned char)end[-1] <= ' ')
+        end--;
+    snprintf(out, size, "%.*s", (int)(end - value), value);
+}
+
+static void
+read_header(struct esp_response *response, const char *line, size_t length)
+{
+    const char *value;
+
+    if (length >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+        response->head_complete = false;
+        response->framing_headers = 0;
+        response->retry_after[0] = '\0';
+    }
+    else if (line[0] == '\r' || line[0] == '\n') {
+        response->head_complete = true;
+    }
+    else if (header_value(line, length, "Content-Length:") != NULL ||
+             header_value(line, length, "Transfer-Encoding:") != NULL) {
+        response->framing_headers++;
+    }
+    else if ((value = header_value(line, length, "Retry-After:")) != NULL) {
+        keep_value(response->retry_after, sizeof response->retry_after, value,
+                   line + length);
+    }
+}
+
+static size_t
+on_header(char *line, size_t size, size_t count, void *user)
+{
+    struct esp_lane *lane = user;
+    size_t length = size * count;
+
+    lane->head_length += length;
+    if (lane->head_length > ESP_HEAD_MAX) {
+        lane->response.head_too_large = true;
+        return 0;
+    }
+    if (length > 0)
+        read_header(&lane->response, line, length);
+    return length;
+}
+
+static size_t
+on_body(char *bytes, size_t size, size_t count, void *user)
+{
+    struct esp_response *response = &((struct esp_lane *)user)->response;
+    size_t length = size * count;
+
+    switch (buffer_append(&response->body, bytes, length)) {
+    case BUFFER_OK:
+        return length;
+    case BUFFER_TOO_LARGE:
+        response->body_too_large = true;
+        break;
+    case BUFFER_NO_MEMORY:
+        response->no_memory = true;
+        break;
+    }
+    return 0;
+}
+
+static int
+on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *user,
+                   void *unused)
+{
+    struct esp_lane *lane = user;
+    size_t i = 0;
+
+    (void)easy;
+    (void)unused;
+    while (i < lane->watch_count && lane->watches[i].fd != fd)
+        i++;
+    if (what == CURL_POLL_REMOVE) {
+        if (i < lane->watch_count)
+            lane->watches[i] = lane->watches[--lane->watch_count];
+        return 0;
+    }
+    if (i == ESP_WATCHES_MAX)
+        return -1; /* libcurl ends the transfer */
+    lane->watches[i] =
+        (struct esp_watch){.fd = fd,
+                           .read = (what & CURL_POLL_IN) != 0,
+                           .write = (what & CURL_POLL_OUT) != 0};
+    if (i == lane->watch_count)
+        lane->watch_count++;
+    return 0;
+}
+
+static int
+on_timer_wish(CURLM *multi, long timeout_ms, void *user)
+{
+    struct esp_lane *lane = user;
+
+    (void)multi;
+    lane->timer_at = timeout_ms < 0 ? -1 : clock_now_ms() + timeout_ms;
+    return 0;
+}
+
+/* ---- Telling libcurl of them -------------------------------------------- */
+
+bool
+callbacks_set_multi(struct esp_lane *lane)
+{
+    CURLM *multi = lane->multi;
+
+#if LIBCURL_VERSION_NUM >= 0x081400
+    /* Older libraries at run time refuse it: they need it less. */
+    curl_multi_setopt(multi, CURLMOPT_QUICK_EXIT, 1L);
+#endif
+    return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION,
+                             on_socket_interest) == CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, lane) == CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer_wish) ==
+               CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_TIMERDATA, lane) == CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 1L) == CURLM_OK;
+}
+
+CURLcode
+callbacks_set_easy(struct esp_lane *lane)
+{
+    CURL *easy = lane->easy;
+    CURLcode code = CURLE_OK;
+
+#define SET(option, value)                                                    \
+    do {                                                                      \
+        if (code == CURLE_OK)                                                 \
+            code = curl_easy_setopt(easy, option, value);                     \
+    } while (0)
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    SET(CURLOPT_OPENSOCKETDATA, lane);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+    SET(CURLOPT_CLOSESOCKETDATA, lane);
+    SET(CURLOPT_PREREQFUNCTION, on_before_request);
+    SET(CURLOPT_PREREQDATA, lane);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, lane);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, lane);
+    SET(CURLOPT_ERRORBUFFER, lane->error_text);
+#undef SET
+    return code;
+}

@@ -147,13 +147,13 @@ class RequestTimeoutError(TransportError, TimeoutError):
 class ResponseError(EspressoError, outcome="unknown"):
     """An answer, but not one that was promised: HTML, broken JSON, a redirect; unknown
     (a redirect: rejected). ``body`` may show who answered instead: check ``base_url``,
-    then call with ``missing_ok=True``. No ValueError on purpose: no argument was wrong."""
+    then call with ``missing_ok=True``. Not a ValueError: no argument was wrong."""
 
 
 class APIError(EspressoError, outcome="unknown"):
     """The exchange, or the gateway before it, said no. This very class: a code or
     status that has none of its own. What it means for a cancel of many is mostly not
-    documented: see ``outcome``, and after ``"unknown"`` call with ``missing_ok=True``."""
+    documented: see ``outcome``; after ``"unknown"`` call with ``missing_ok=True``."""
 
 
 class BadRequestError(APIError):
@@ -208,8 +208,8 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     """Symbols of a list failed, one to all; the others were completed.
 
     Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
-    them again with ``missing_ok=True``. ``outcome`` is the worst of theirs, ``retryable``
-    whether one of them is, ``attempts`` their sum; ``code`` and the like are None.
+    them again with ``missing_ok=True``. ``outcome`` is the worst of theirs,
+    ``retryable`` whether one of them is, ``attempts`` their sum; ``code`` and the like are None.
     """
 
     results: dict[str, dict[str, Any]]

@@ -209,7 +209,8 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
 
     Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
     them again with ``missing_ok=True``. ``outcome`` is the worst of theirs,
-    ``retryable`` whether one of them is, ``attempts`` their sum; ``code`` and the like are None.
+    ``retryable`` whether one of them is, ``attempts`` their sum; ``code`` and the like
+    are None.
     """
 
     results: dict[str, dict[str, Any]]

@@ -70,13 +70,13 @@ typedef void core_call(struct esp_pool *pool, const struct esp_cancel *cancel,
 /* Run `call` without the GIL; signals and attempts come back through the
  * hooks. */
 static void
-run_without_gil(core_call *call, Client *self, struct esp_cancel *cancel,
-                struct esp_outcome *outcome)
+run_without_gil(struct module_state *state, core_call *call, Client *self,
+                struct esp_cancel *cancel, struct esp_outcome *outcome)
 {
     struct hooks_context context = {
         .on_event = self->on_event != Py_None ? self->on_event : NULL};
 
-    hooks_init(&cancel->hooks, &context);
+    hooks_init(state, &cancel->hooks, &context);
     context.thread = PyEval_SaveThread();
     call(self->pool, cancel, outcome);
     PyEval_RestoreThread(context.thread);
@@ -100,7 +100,7 @@ press(struct module_state *state, Client *self, PyObject *key,
         PyErr_SetString(PyExc_RuntimeError, "the client is closed");
         return NULL;
     }
-    run_without_gil(esp_cancel_all, self, &cancel, &outcome);
+    run_without_gil(state, esp_cancel_all, self, &cancel, &outcome);
     key_wipe_copy(key_text);
     if (outcome.kind == ESP_OK)
         result = convert_success(state, &outcome, given->symbol);
@@ -196,7 +196,7 @@ client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     if (!client_is_ready(self) || !read_options(self, &nothing, &cancel) ||
         refuse_keylog(state))
         return NULL;
-    run_without_gil(esp_warm_up, self, &cancel, &outcome);
+    run_without_gil(state, esp_warm_up, self, &cancel, &outcome);
     if (outcome.kind == ESP_OK)
         result = PyFloat_FromDouble(outcome.elapsed_s);
     else

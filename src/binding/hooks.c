@@ -11,16 +11,32 @@
 
 #define WATCH_MODULE "espresso._watch"
 
-/* Python runs signal handlers on the main thread only: every other one may
- * wait without ever looking. */
 static bool
-is_main_thread(void)
+is_first_thread_of(pid_t pid)
 {
 #ifdef __linux__
-    return syscall(SYS_gettid) == getpid();
+    return syscall(SYS_gettid) == pid;
 #else
+    (void)pid;
     return pthread_main_np() != 0;
 #endif
+}
+
+/* Python runs signal handlers on the main thread only: every other one may
+ * wait without ever looking.  In the child of a fork the thread that forked
+ * is the main one, hence the pid beside the thread. */
+static bool
+is_main_thread(struct module_state *state)
+{
+    unsigned long thread = PyThread_get_thread_ident();
+    pid_t pid = getpid();
+
+    if (atomic_load(&state->main_pid) != pid && is_first_thread_of(pid)) {
+        atomic_store(&state->main_thread, thread);
+        atomic_store(&state->main_pid, pid);
+    }
+    return atomic_load(&state->main_pid) == pid &&
+           atomic_load(&state->main_thread) == thread;
 }
 
 /* Runs Python's signal handlers; nonzero: one of them raised. */
@@ -117,9 +133,10 @@ on_attempt(void *user, const struct esp_attempt *attempt)
 }
 
 void
-hooks_init(struct esp_hooks *hooks, struct hooks_context *context)
+hooks_init(struct module_state *state, struct esp_hooks *hooks,
+           struct hooks_context *context)
 {
-    bool is_main = is_main_thread();
+    bool is_main = is_main_thread(state);
 
     *hooks = (struct esp_hooks){.interrupted = is_main ? on_interrupted : NULL,
                                 .on_attempt = on_attempt,

@@ -10,7 +10,9 @@
 
 #include "espresso.h"
 
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/types.h>
 
 /* Everything this module would otherwise keep in globals.  module_exec,
  * module_traverse and module_clear list the objects in this order. */
@@ -22,6 +24,8 @@ struct module_state {
     PyObject *name_symbol;    /* "symbol" */
     PyObject *name_order_ids; /* "order_ids" */
     struct esp_group *group;
+    _Atomic(pid_t) main_pid;  /* the process whose ... */
+    atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
 };
 
 /* ---- errors.c: the one place that raises for the core ------------------- */
@@ -109,7 +113,8 @@ struct hooks_context {
 };
 
 /* Fill `hooks` for a call of this thread. */
-void hooks_init(struct esp_hooks *hooks, struct hooks_context *context);
+void hooks_init(struct module_state *state, struct esp_hooks *hooks,
+                struct hooks_context *context);
 
 /* Say once that `symbol` holds small letters; false: an exception is set. */
 bool hooks_warn_lower_case(const char *symbol);

@@ -30,7 +30,9 @@ call_end(struct esp_call *call)
     call->state = CALL_DONE;
     outcome->attempts = call->attempts;
     outcome->attempts_max = call->cancel.max_retries + 1;
-    outcome->call_sent = call->worst;
+    outcome->call_sent = outcome->kind == ESP_OK ? ESP_DONE : call->worst;
+    if (call->is_warm_up)
+        outcome->call_sent = ESP_NOT_SENT;
     outcome->elapsed_s = (double)(clock_now_ms() - call->started_at) / 1000;
     pool_leave(call->pool, &call->entry);
 }
@@ -43,9 +45,9 @@ call_fail(struct esp_call *call, enum esp_kind kind, enum esp_sent sent,
     struct esp_outcome *outcome = call->outcome;
 
     esp_outcome_free(outcome);
+    esp_outcome_init(outcome); /* nothing of an earlier attempt stays */
     outcome->kind = kind;
     outcome->sent = sent;
-    outcome->retry = ESP_RETRY_NEVER;
     text_copy_masked(outcome->message, sizeof outcome->message, message,
                      strlen(message), NULL);
     if (sent > call->worst)
@@ -193,7 +195,7 @@ attempt_end(struct esp_call *call)
     now = clock_now_ms();
     call->state = CALL_WAITING; /* nothing of this attempt is under way */
     if (!show_attempt(call, delay))
-        call_fail(call, ESP_INTERRUPTED, ESP_NOT_SENT, "interrupted");
+        call_fail(call, ESP_INTERRUPTED, call->outcome->sent, "interrupted");
     call_end_if_orphan(call);
     if (call->state == CALL_DONE)
         return;

@@ -90,7 +90,8 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
         return CURL_PREREQFUNC_ABORT;
     }
     lane->response.left = true;
-    snprintf(lane->timing.remote, sizeof lane->timing.remote, "%s", remote);
+    text_copy_masked(lane->timing.remote, sizeof lane->timing.remote, remote,
+                     strlen(remote), NULL);
     return CURL_PREREQFUNC_OK;
 }
 

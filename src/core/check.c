@@ -1,6 +1,7 @@
 /* check.c - what a user gave: symbol, key, base URL, proxy, time-out. */
 #include "core.h"
 
+#include <arpa/inet.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,7 +104,7 @@ static bool
 url_part(CURLU *handle, CURLUPart part, char *out, size_t size)
 {
     char *text = NULL;
-    CURLUcode code = curl_url_get(handle, part, &text, 0);
+    CURLUcode code = curl_url_get(handle, part, &text, CURLU_NO_DEFAULT_PORT);
     bool fits = true;
 
     out[0] = '\0';
@@ -123,28 +124,24 @@ url_has(CURLU *handle, CURLUPart part)
     return code == CURLUE_OK;
 }
 
+/* To a resolver `127.0.0.999` and `127.-1.0.1` are names: an address is what
+ * inet_pton reads, and nothing else. */
 static bool
 is_loopback_address(const char *host)
 {
-    unsigned octets[4];
-    char end;
+    unsigned char octets[4];
 
-    if (strcmp(host, "::1") == 0)
-        return true;
-    return sscanf(host, "%3u.%3u.%3u.%3u%c", &octets[0], &octets[1],
-                  &octets[2], &octets[3], &end) == 4 &&
-           octets[0] == 127;
+    return strcmp(host, "::1") == 0 ||
+           (inet_pton(AF_INET, host, octets) == 1 && octets[0] == 127);
 }
 
-/* An IPv4 or IPv6 address: no name that must be looked up ends in a digit or
- * holds a colon. */
+/* An IPv4 or IPv6 address, not a name that must be looked up. */
 static bool
 is_address(const char *host)
 {
-    size_t length = strlen(host);
+    unsigned char octets[4];
 
-    return strchr(host, ':') != NULL ||
-           (length > 0 && host[length - 1] >= '0' && host[length - 1] <= '9');
+    return strchr(host, ':') != NULL || inet_pton(AF_INET, host, octets) == 1;
 }
 
 /* The authority as typed must be the host that libcurl understood: a numeric
@@ -261,6 +258,20 @@ esp_base_url_parse(const char *text, struct esp_base_url *url,
     return ok;
 }
 
+/* A user or password whose %-escapes hide a control character would get
+ * lost on the way to libcurl. */
+static bool
+url_decodes(CURLU *handle, CURLUPart part)
+{
+    char *text = NULL;
+    CURLUcode code = curl_url_get(handle, part, &text, CURLU_URLDECODE);
+
+    if (text != NULL)
+        text_wipe(text, strlen(text));
+    curl_free(text);
+    return code != CURLUE_URLDECODE;
+}
+
 bool
 esp_proxy_check(const char *text, struct esp_error *error)
 {
@@ -276,7 +287,9 @@ esp_proxy_check(const char *text, struct esp_error *error)
                      CURLU_DEFAULT_SCHEME | CURLU_NON_SUPPORT_SCHEME |
                          (strstr(text, "://") ? 0 : CURLU_GUESS_SCHEME)) ==
             CURLUE_OK &&
-        url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme)) {
+        url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme) &&
+        url_decodes(handle, CURLUPART_USER) &&
+        url_decodes(handle, CURLUPART_PASSWORD)) {
         for (i = 0; i < sizeof schemes / sizeof *schemes; i++)
             ok = ok || strcmp(scheme, schemes[i]) == 0;
     }

@@ -132,6 +132,7 @@ struct esp_request_text {
 /* Where requests go: the parts of a pool's settings that libcurl gets. */
 struct esp_target {
     struct esp_base_url base;
+    bool uses_tls; /* else http, which is for loopback only */
     char endpoint[ESP_URL_MAX + 32];
     char *proxy; /* without credentials; NULL: none */
     char *proxy_user;
@@ -172,7 +173,6 @@ struct esp_response {
     bool no_descriptor; /* the trust store could not be opened for want of one
                          */
     bool trust_failed;  /* no usable trust store: nothing was tried */
-    bool closed;        /* the pool was closed under the transfer */
     int http_status;
     int framing_headers; /* Content-Length and Transfer-Encoding lines */
     char retry_after[ESP_RETRY_AFTER_MAX + 1]; /* value, "" if none came */

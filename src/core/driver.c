@@ -12,6 +12,7 @@ struct wait {
     struct pollfd polled[ESP_WATCHES_MAX + 1];
     nfds_t count;
     nfds_t watches;    /* the first ones; the last may be the pool's wake fd */
+    bool is_sliced;    /* we look around every ESP_SLICE_MS anyway */
     int64_t looked_at; /* when the interrupt hook was last asked */
 };
 
@@ -21,10 +22,12 @@ events_of(const struct esp_watch *watch)
     return (short)((watch->read ? POLLIN : 0) | (watch->write ? POLLOUT : 0));
 }
 
-/* What to wait for: the lane's sockets, and the pool's end. */
+/* What to wait for: the lane's sockets, and the end of the pool unless the
+ * next slice finds it. */
 static void
 wait_fill(struct wait *wait, const struct esp_call *call)
 {
+    const struct esp_hooks *hooks = &call->cancel.hooks;
     const struct esp_watch *watches;
     int wake = pool_wake_fd(call->pool);
     nfds_t i;
@@ -34,24 +37,19 @@ wait_fill(struct wait *wait, const struct esp_call *call)
         wait->polled[i] = (struct pollfd){.fd = watches[i].fd,
                                           .events = events_of(&watches[i])};
     wait->count = wait->watches;
-    if (wake >= 0)
+    wait->is_sliced = wake < 0 || (hooks->poll && hooks->interrupted != NULL);
+    if (!wait->is_sliced)
         wait->polled[wait->count++] =
             (struct pollfd){.fd = wake, .events = POLLIN};
 }
 
-/* How long: until the next timer, or the next look for a signal or for an
- * end that no wake fd announces. */
+/* How long: until the next timer, or for a slice. */
 static int
 wait_ms(const struct wait *wait, const struct esp_call *call)
 {
-    const struct esp_hooks *hooks = &call->cancel.hooks;
     int64_t left = esp_call_timer_ms(call);
-    bool sliced = (hooks->poll && hooks->interrupted != NULL) ||
-                  wait->count == wait->watches;
 
-    if (sliced && left > ESP_SLICE_MS)
-        left = ESP_SLICE_MS;
-    return (int)left;
+    return (int)(wait->is_sliced && left > ESP_SLICE_MS ? ESP_SLICE_MS : left);
 }
 
 /* Ask the hook if a signal came or the slice is over. */

@@ -190,7 +190,7 @@ int64_t esp_timeout_ms(double seconds);
  * wait for their calls. */
 struct esp_group;
 
-/* NULL when out of memory.  The first call initialises libcurl. */
+/* The first call initialises libcurl.  NULL: that failed, or no memory. */
 struct esp_group *esp_group_new(void);
 
 /* Give `group` back; the last of its pools to go frees it.  NULL is fine. */

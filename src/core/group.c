@@ -8,6 +8,7 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct esp_group *groups;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+static bool libcurl_is_ready;
 
 /* ---- Fork --------------------------------------------------------------- */
 
@@ -83,7 +84,7 @@ static void
 process_init(void)
 {
     keylog_at_init = keylog_is_named();
-    curl_global_init(CURL_GLOBAL_DEFAULT);
+    libcurl_is_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
@@ -95,8 +96,10 @@ esp_group_new(void)
     struct esp_group *group = calloc(1, sizeof *group);
 
     pthread_once(&process_once, process_init);
-    if (group == NULL)
+    if (group == NULL || !libcurl_is_ready) {
+        free(group);
         return NULL;
+    }
     atomic_init(&group->references, 1);
     pthread_mutex_lock(&registry_lock);
     group->next = groups;

@@ -29,10 +29,11 @@ static bool
 lane_open(struct esp_lane *lane, const struct esp_target *target)
 {
     struct esp_response *response = &lane->response;
-    struct esp_trust trust;
+    struct esp_trust trust = {0};
     CURLcode code;
 
-    if (!trust_resolve(target->ca_path, &trust, response->detail,
+    if (target->uses_tls &&
+        !trust_resolve(target->ca_path, &trust, response->detail,
                        sizeof response->detail, &response->no_descriptor)) {
         response->trust_failed = true;
         response->curl_code = CURLE_SSL_CACERT_BADFILE;
@@ -131,7 +132,11 @@ lane_reset(struct esp_lane *lane)
     lane->found_stale = false;
     lane->head_length = 0;
     lane->error_text[0] = '\0';
-    lane->timing.remote[0] = '\0';
+    lane->timing = (struct esp_timing){.dns_s = -1,
+                                       .connect_s = -1,
+                                       .tls_s = -1,
+                                       .first_byte_s = -1,
+                                       .total_s = -1};
 }
 
 bool
@@ -185,9 +190,6 @@ read_timing(struct esp_lane *lane)
     CURL *easy = lane->easy;
 
     timing->reused = lane->sockets_opened == 0 && lane->response.left;
-    timing->dns_s = -1;
-    timing->connect_s = -1;
-    timing->tls_s = -1;
     if (!timing->reused) {
         timing->dns_s = info_seconds(easy, CURLINFO_NAMELOOKUP_TIME_T);
         timing->connect_s = info_seconds(easy, CURLINFO_CONNECT_TIME_T);

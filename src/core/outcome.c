@@ -30,6 +30,8 @@ esp_outcome_init(struct esp_outcome *outcome)
 void
 esp_outcome_free(struct esp_outcome *outcome)
 {
+    if (outcome == NULL)
+        return;
     cJSON_Delete(outcome->json);
     outcome->json = NULL;
 }

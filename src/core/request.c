@@ -72,9 +72,8 @@ static CURLcode
 set_protocol(CURL *easy, const struct esp_target *target)
 {
     CURLcode code = CURLE_OK;
-    bool tls = strncmp(target->base.url, "https:", 6) == 0;
 
-    SET(CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
+    SET(CURLOPT_PROTOCOLS_STR, target->uses_tls ? "https" : "http");
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_HTTP09_ALLOWED, 0L);
     SET(CURLOPT_FOLLOWLOCATION, 0L);
@@ -101,7 +100,7 @@ request_prepare_connection(CURL *easy, const struct esp_target *target,
     SET(CURLOPT_MAXLIFETIME_CONN, ESP_LIFETIME_MS / 1000L);
     if (code == CURLE_OK)
         code = set_tls(easy);
-    if (code == CURLE_OK)
+    if (code == CURLE_OK && target->uses_tls)
         code = set_trust(easy, trust);
     if (code == CURLE_OK)
         code = set_proxy(easy, target);

@@ -138,12 +138,6 @@ judge_transfer(struct judge *judge)
                       ESP_RETRY_NEVER);
         judge_say(judge, "out of memory");
     }
-    else if (response->closed) {
-        judge_verdict(judge, ESP_TRANSPORT,
-                      response->left ? ESP_UNKNOWN : ESP_NOT_SENT,
-                      ESP_RETRY_NEVER);
-        describe_failure(judge);
-    }
     else if (!response->left) {
         judge_not_sent(judge);
     }
@@ -198,7 +192,6 @@ response_reset(struct esp_response *response)
     response->no_memory = false;
     response->no_descriptor = false;
     response->trust_failed = false;
-    response->closed = false;
     response->http_status = 0;
     response->framing_headers = 0;
     response->retry_after[0] = '\0';
@@ -243,8 +236,8 @@ response_decode_warm_up(const struct esp_response *response,
     if (response->left && response->curl_code == CURLE_OK &&
         response->head_complete)
         judge_verdict(&judge, ESP_OK, ESP_NOT_SENT, ESP_RETRY_NEVER);
-    else if (judge_transfer(&judge))
-        judge_bad_reply(&judge, "the head of the answer was cut off");
+    else
+        judge_transfer(&judge);
     /* No cancel was in it: whatever happened, nothing was sent. */
     outcome->sent = ESP_NOT_SENT;
 }

@@ -27,6 +27,16 @@ wipe_and_free(char **secret)
     *secret = NULL;
 }
 
+/* A part that may be absent, but may not be lost. */
+static bool
+url_secret(CURLU *handle, CURLUPart part, char **text)
+{
+    CURLUcode code = curl_url_get(handle, part, text, CURLU_URLDECODE);
+
+    return code == CURLUE_OK || code == CURLUE_NO_USER ||
+           code == CURLUE_NO_PASSWORD;
+}
+
 /* Cut user and password out of a proxy URL: libcurl quotes the URL in some of
  * its error texts, and gets the credentials by options of their own. */
 static bool
@@ -37,11 +47,11 @@ split_proxy(struct esp_target *target, CURLU *handle)
     char *password = NULL;
     bool ok;
 
-    curl_url_get(handle, CURLUPART_USER, &user, CURLU_URLDECODE);
-    curl_url_get(handle, CURLUPART_PASSWORD, &password, CURLU_URLDECODE);
-    curl_url_set(handle, CURLUPART_USER, NULL, 0);
-    curl_url_set(handle, CURLUPART_PASSWORD, NULL, 0);
-    ok = curl_url_get(handle, CURLUPART_URL, &url, 0) == CURLUE_OK &&
+    ok = url_secret(handle, CURLUPART_USER, &user) &&
+         url_secret(handle, CURLUPART_PASSWORD, &password) &&
+         curl_url_set(handle, CURLUPART_USER, NULL, 0) == CURLUE_OK &&
+         curl_url_set(handle, CURLUPART_PASSWORD, NULL, 0) == CURLUE_OK &&
+         curl_url_get(handle, CURLUPART_URL, &url, 0) == CURLUE_OK &&
          copy_text(&target->proxy, url) &&
          copy_text(&target->proxy_user, user) &&
          copy_text(&target->proxy_password, password);
@@ -85,6 +95,7 @@ target_init(struct esp_target *target, const struct esp_settings *settings,
         strnlen(settings->ca_path, ESP_PATH_MAX + 1) > ESP_PATH_MAX)
         return error_set(error, "ca_file is longer than %d bytes",
                          ESP_PATH_MAX);
+    target->uses_tls = strncmp(target->base.url, "https:", 6) == 0;
     snprintf(target->endpoint, sizeof target->endpoint, "%s%s",
              target->base.url, ESP_ENDPOINT);
     if (target_set_proxy(target, settings->proxy) &&

@@ -85,8 +85,12 @@ use_directory(const char *path, struct esp_trust *trust)
 static int
 use_file(const char *path, struct esp_trust *trust)
 {
+    struct stat status;
+
     snprintf(trust->file, sizeof trust->file, "%s", path);
     snprintf(trust->directory, sizeof trust->directory, "%s/none", path);
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+        return EINVAL; /* opening a pipe would wait for its writer */
     return open_error(path);
 }
 
@@ -119,13 +123,19 @@ describe_errno(int error)
 }
 
 static bool
+is_descriptor_error(int error)
+{
+    return error == EMFILE || error == ENFILE;
+}
+
+static bool
 use_named(const char *path, struct esp_trust *trust, char *message,
           size_t size, bool *no_descriptor)
 {
     bool directory = is_directory(path);
     int error = directory ? use_directory(path, trust) : use_file(path, trust);
 
-    *no_descriptor = error == EMFILE || error == ENFILE;
+    *no_descriptor = is_descriptor_error(error);
     if (error == ENOENT && directory)
         snprintf(message, size,
                  "trust store %s holds no hashed certificate "
@@ -137,6 +147,7 @@ use_named(const char *path, struct esp_trust *trust, char *message,
     return error == 0;
 }
 
+/* Without a free descriptor we cannot know what there is: stop then. */
 static bool
 use_system(struct esp_trust *trust, int *error)
 {
@@ -144,13 +155,13 @@ use_system(struct esp_trust *trust, int *error)
 
     for (i = 0; i < COUNT(system_directories); i++) {
         *error = use_directory(system_directories[i], trust);
-        if (*error == 0)
-            return true;
+        if (*error == 0 || is_descriptor_error(*error))
+            return *error == 0;
     }
     for (i = 0; i < COUNT(system_files); i++) {
         *error = use_file(system_files[i], trust);
-        if (*error == 0)
-            return true;
+        if (*error == 0 || is_descriptor_error(*error))
+            return *error == 0;
     }
     return false;
 }
@@ -187,8 +198,13 @@ trust_resolve(const char *path, struct esp_trust *trust, char *message,
         return use_named(path, trust, message, size, no_descriptor);
     if (use_system(trust, &error))
         return true;
-    *no_descriptor = error == EMFILE || error == ENFILE;
-    list_tried(message, size);
+    *no_descriptor = is_descriptor_error(error);
+    if (*no_descriptor)
+        snprintf(message, size,
+                 "no file descriptor is free to read the "
+                 "trust store");
+    else
+        list_tried(message, size);
     return false;
 }
 

@@ -38,7 +38,7 @@ C_LIBRARIES  = libcurl libcjson cmocka
 C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
                -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread \
                -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
-C_LINK       = --coverage -pthread $(shell pkg-config --libs $(C_LIBRARIES))
+C_LINK       = --coverage -pthread -lm -ldl $(shell pkg-config --libs $(C_LIBRARIES))
 C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 
 .PHONY: help demo test test-c test-valgrind chaos lint fix bench clean build system FORCE

@@ -91,6 +91,7 @@ class BuildExt(build_ext):
         ext.define_macros.append(("ESPRESSO_VERSION", f'"{version}"'))
         ext.extra_compile_args += shlex.split(pkg_config("--cflags", *LIBRARIES))
         ext.extra_link_args += shlex.split(pkg_config("--libs", *LIBRARIES))
+        ext.libraries += ["m", "dl"]  # a part of libc only from glibc 2.34 on
         super().build_extension(ext)
 
 

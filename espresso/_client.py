@@ -14,11 +14,9 @@ from .errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ._types import Event
-
-    Snapshot = tuple[str | bytes | None, ...]
 
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
 URL_VARIABLE = "DELTADEFI_BASE_URL"
@@ -105,17 +103,20 @@ class Client(_core.Client):
                 on_event=on_event,
                 user_agent=USER_AGENT,
                 **_destination(
-                    os.environ,
+                    Environment(),
                     base_url,
-                    proxy=proxy,
+                    proxy=Hidden(proxy),
                     ca_file=None if ca_file is None else os.fsdecode(ca_file),
                     trust_env=trust_env,
                 ),
             )
         finally:
-            del api_key  # tracebacks that print locals must not show it
+            # Tracebacks that print locals must show neither key nor password.
+            del api_key, proxy
 
     def __repr__(self) -> str:
+        if not self._is_ready:  # a traceback that prints locals may ask
+            return f"<espresso.{type(self).__name__} that was never made>"
         has_key = self._has_own_key or bool(os.environ.get(KEY_VARIABLE))
         closed = " closed" if self.closed else ""
         return (
@@ -126,10 +127,10 @@ class Client(_core.Client):
 
 # ---- The process-wide clients ---------------------------------------------
 
-# base_url as given (None: the default client) -> (snapshot, client). Needs no
-# lock, which a fork could leave held: two threads that race make two clients,
-# of which one is forgotten.
-_clients: dict[str | None, tuple[Snapshot, _core.Client]] = {}
+# base_url as given (None: the default client) -> the environment it was made
+# from, and the client. Needs no lock, which a fork could leave held: two threads
+# that race make two clients, of which one is forgotten.
+_clients: dict[str | None, tuple[Environment, _core.Client]] = {}
 
 
 def client_for(
@@ -140,36 +141,22 @@ def client_for(
     try:
         if not isinstance(base_url, str | None):
             raise TypeError(f"base_url must be str, not {type(base_url).__name__}")
-        snapshot = _snapshot()
+        environment = Environment()
         key = key_from_environment() if api_key is None else _core.Key(api_key)
         known = _clients.get(base_url)
-        if known is not None and known[0] == snapshot:
+        if known is not None and known[0].values == environment.values:
             return known[1], key
-        return _replace(base_url, snapshot), key
+        return _replace(base_url, environment), key
     finally:
         del api_key
 
 
-def _snapshot() -> Snapshot:
-    """What the environment says now, as cheaply as can be.
-
-    os.environ.get raises and catches a KeyError for each name that is absent,
-    which for these names would cost as much as the call itself.
-    """
-    raw = getattr(os.environ, "_data", None)
-    if raw is None:  # somebody put a mapping of their own in its place
-        return tuple([os.environ.get(name) for name in _SNAPSHOT_VARIABLES])
-    return tuple([raw.get(name) for name in _RAW_NAMES])
+_core.client_for = client_for  # where the C half looks for it
 
 
-def _replace(base_url: str | None, snapshot: Snapshot) -> _core.Client:
-    """Make a client for this snapshot; the one it replaces ends with its last
+def _replace(base_url: str | None, environment: Environment) -> _core.Client:
+    """Make a client for this environment; the one it replaces ends with its last
     call."""
-    environment = {
-        name: os.fsdecode(value)
-        for name, value in zip(_SNAPSHOT_VARIABLES, snapshot, strict=True)
-        if value is not None
-    }
     client = _core.Client(
         key=None,
         key_source=key_from_environment,
@@ -182,7 +169,7 @@ def _replace(base_url: str | None, snapshot: Snapshot) -> _core.Client:
         **_destination(environment, base_url),
     )
     _clients.pop(base_url, None)
-    _clients[base_url] = snapshot, client
+    _clients[base_url] = environment, client
     named = [url for url in list(_clients) if url is not None]
     for url in named[:-KEPT_CLIENTS]:
         _clients.pop(url, None)
@@ -190,6 +177,43 @@ def _replace(base_url: str | None, snapshot: Snapshot) -> _core.Client:
 
 
 # ---- What the environment says --------------------------------------------
+
+
+class Hidden:
+    """A text that tracebacks with locals do not show: a proxy's URL may hold a
+    password."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str | None) -> None:
+        self.value = value
+
+
+class Environment:
+    """What the environment says now of where calls go; no repr shows it.
+
+    os.environ.get raises and catches a KeyError for each name that is absent,
+    which for these names would cost as much as the call itself: hence the look
+    beneath it.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        raw = getattr(os.environ, "_data", None)
+        self.values: tuple[str | bytes | None, ...] = (
+            tuple(map(raw.get, _RAW_NAMES))
+            if raw is not None
+            else tuple(map(os.environ.get, _SNAPSHOT_VARIABLES))
+        )
+        del raw  # it holds the key, and an interrupt may come at any line
+
+    def get(self, *names: str) -> str | None:
+        """The first of these that is set; None if it is empty."""
+        values = zip(_SNAPSHOT_VARIABLES, self.values, strict=True)
+        found = {name: value for name, value in values if value is not None}
+        name = next((name for name in names if name in found), None)
+        return None if name is None else os.fsdecode(found[name]) or None
 
 
 def key_from_environment() -> _core.Key:
@@ -208,42 +232,41 @@ def key_from_environment() -> _core.Key:
 
 
 def _destination(
-    environment: Mapping[str, str],
+    environment: Environment,
     base_url: str | None,
     *,
-    proxy: str | None = None,
+    proxy: Hidden | None = None,
     ca_file: str | None = None,
     trust_env: bool = True,
 ) -> dict[str, str | None]:
     """Where requests go: what was passed, and else what the environment says."""
-    no_proxy = None
     if base_url is None:
         base_url = _base_url_from(environment)
     base_url, host, is_loopback = _core.parse_base_url(base_url)
-    if not is_loopback and environment.get(LOOPBACK_VARIABLE, "0") not in ("", "0"):
+    if not is_loopback and environment.get(LOOPBACK_VARIABLE) not in (None, "0"):
         raise ConfigError(
             f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
         )
-    if not isinstance(proxy, str | None):
-        raise TypeError(f"proxy must be str, not {type(proxy).__name__}")
-    if trust_env and proxy is None:
-        proxy, no_proxy = _proxy_from(environment)
-    if trust_env and ca_file is None:
+    if ca_file is None and trust_env:
         ca_file = _ca_path_from(environment)
     if ca_file is None:
         ca_file = _ca_path_of_system()
+    asks_environment = trust_env and (proxy is None or proxy.value is None)
+    if asks_environment:
+        proxy = Hidden(environment.get(*PROXY_VARIABLES))
     return {
         "base_url": base_url,
-        "proxy": proxy,
-        "no_proxy": no_proxy,
-        "ca_path": ca_file,
+        "proxy": None if proxy is None else proxy.value,
+        "no_proxy": environment.get(*NO_PROXY_VARIABLES) if asks_environment else None,
+        # Absolute, because a daemon changes its directory before it calls.
+        "ca_path": os.path.abspath(ca_file) if ca_file else ca_file,
     }
 
 
-def _base_url_from(environment: Mapping[str, str]) -> str:
+def _base_url_from(environment: Environment) -> str:
     """The host the environment names, if it is one that it may name."""
     text = environment.get(URL_VARIABLE)
-    if not text:
+    if text is None:
         return _core.MAINNET
     try:
         url, _, is_loopback = _core.parse_base_url(text)
@@ -261,26 +284,16 @@ def _base_url_from(environment: Mapping[str, str]) -> str:
     return url
 
 
-def _proxy_from(environment: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The proxy for https, and the hosts that go without one. A variable that
-    is set but empty means none."""
-    proxies = (environment.get(name) for name in PROXY_VARIABLES)
-    proxy = next((text for text in proxies if text is not None), None)
-    hosts = (environment.get(name) for name in NO_PROXY_VARIABLES)
-    no_proxy = next((text for text in hosts if text is not None), None)
-    return proxy or None, no_proxy or None
-
-
-def _ca_path_from(environment: Mapping[str, str]) -> str | None:
+def _ca_path_from(environment: Environment) -> str | None:
     """The first trust store that the environment names.
 
     SSL_CERT_DIR may be a list, as OpenSSL reads it: the first that is there
     counts, and the first at all where none is, so that the call can say so.
     """
     file = environment.get("SSL_CERT_FILE")
-    if file:
+    if file is not None:
         return file
-    directories = environment.get("SSL_CERT_DIR", "").split(os.pathsep)
+    directories = (environment.get("SSL_CERT_DIR") or "").split(os.pathsep)
     there = (name for name in directories if os.path.isdir(name))
     return next(there, directories[0]) or None
 

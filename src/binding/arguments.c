@@ -17,11 +17,30 @@ arguments_refuse_type(PyObject *value, const char *name, const char *expected)
     return false;
 }
 
-bool
-arguments_seconds(PyObject *value, const char *name, int64_t *ms)
+/* A float of anything that has one; false raises TypeError, or whatever the
+ * value's own __float__ raised. */
+static bool
+read_float(PyObject *value, const char *name, double *seconds)
 {
-    double seconds;
+    if (PyBool_Check(value) || PyUnicode_Check(value))
+        return arguments_refuse_type(value, name, "a number of seconds");
+    *seconds = PyFloat_AsDouble(value);
+    if (*seconds != -1.0 || !PyErr_Occurred())
+        return true;
+    if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        return arguments_refuse_type(value, name, "a number of seconds");
+    }
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+        return false;
+    PyErr_Clear(); /* an int that no float holds: out of range like -1 */
+    return true;
+}
 
+bool
+arguments_seconds(PyObject *value, const char *name, double *seconds,
+                  int64_t *ms)
+{
     if (PyTuple_Check(value)) {
         PyErr_Format(PyExc_TypeError,
                      "%s is one number, the seconds of the whole call; for "
@@ -35,20 +54,9 @@ arguments_seconds(PyObject *value, const char *name, int64_t *ms)
                      name);
         return false;
     }
-    if (PyBool_Check(value) || PyUnicode_Check(value))
-        return arguments_refuse_type(value, name, "a number of seconds");
-    seconds = PyFloat_AsDouble(value);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            PyErr_Clear();
-            seconds = -1;
-        }
-        else {
-            PyErr_Clear();
-            return arguments_refuse_type(value, name, "a number of seconds");
-        }
-    }
-    *ms = esp_timeout_ms(seconds);
+    if (!read_float(value, name, seconds))
+        return false;
+    *ms = esp_timeout_ms(*seconds);
     if (*ms < 0)
         PyErr_Format(PyExc_ValueError,
                      "%s must be positive, finite and at most 86400 seconds, "

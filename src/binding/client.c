@@ -6,10 +6,23 @@
 bool
 client_is_ready(Client *self)
 {
-    if (self->pool == NULL)
+    /* The garbage collector takes the key before the pool. */
+    bool ready = self->pool != NULL && self->key != NULL;
+
+    if (!ready)
         PyErr_SetString(PyExc_RuntimeError,
                         "Client.__init__ was not called or failed");
-    return self->pool != NULL;
+    return ready;
+}
+
+bool
+client_is_open(Client *self)
+{
+    bool open = !esp_pool_is_closed(self->pool);
+
+    if (!open)
+        PyErr_SetString(PyExc_RuntimeError, "the client is closed");
+    return open;
 }
 
 /* A libcurl that logs the secrets of every session must not carry a key. */
@@ -47,6 +60,7 @@ static bool
 read_options(Client *self, const struct press_arguments *given,
              struct esp_cancel *cancel)
 {
+    double unused;
     int missing_ok =
         given->missing_ok != NULL ? PyObject_IsTrue(given->missing_ok) : 0;
 
@@ -58,7 +72,7 @@ read_options(Client *self, const struct press_arguments *given,
     cancel->connect_timeout_ms = self->connect_timeout_ms;
     cancel->max_retries = self->max_retries;
     return (given->timeout == NULL ||
-            arguments_seconds(given->timeout, "timeout",
+            arguments_seconds(given->timeout, "timeout", &unused,
                               &cancel->timeout_ms)) &&
            (given->max_retries == NULL ||
             arguments_retries(given->max_retries, &cancel->max_retries));
@@ -82,19 +96,18 @@ run_without_gil(struct module_state *state, core_call *call, Client *self,
     PyEval_RestoreThread(context.thread);
 }
 
-/* Press the button with `key`. */
+/* Press the button with `key` for `symbol`, the text of given->symbol. */
 static PyObject *
 press(struct module_state *state, Client *self, PyObject *key,
-      const struct press_arguments *given)
+      const char *symbol, const struct press_arguments *given)
 {
     char key_text[ESP_KEY_MAX + 1];
     struct esp_outcome outcome;
-    struct esp_cancel cancel = {.api_key = key_text};
+    struct esp_cancel cancel = {.symbol = symbol, .api_key = key_text};
     PyObject *result = NULL;
 
-    cancel.symbol = arguments_symbol(given->symbol);
-    if (cancel.symbol == NULL || !read_options(self, given, &cancel) ||
-        refuse_keylog(state) || !hooks_warn_lower_case(cancel.symbol))
+    if (!read_options(self, given, &cancel) || refuse_keylog(state) ||
+        !hooks_warn_lower_case(cancel.symbol))
         return NULL;
     if (!key_copy(key, key_text)) {
         PyErr_SetString(PyExc_RuntimeError, "the client is closed");
@@ -117,35 +130,34 @@ client_cancel_all(PyObject *object, PyTypeObject *defining,
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
     struct press_arguments given;
+    const char *symbol;
     PyObject *key;
     PyObject *result;
 
     if (!client_is_ready(self) ||
         !arguments_press(args, nargs, names, false, &given))
         return NULL;
+    symbol = arguments_symbol(given.symbol);
+    if (symbol == NULL || !client_is_open(self))
+        return NULL;
     key = find_key(state, self);
     if (key == NULL)
         return NULL;
-    result = press(state, self, key, &given);
+    result = press(state, self, key, symbol, &given);
     Py_DECREF(key);
     return result;
 }
 
-/* The client and the Key that espresso._client chooses for a module-level
- * call, from one snapshot of the environment. */
+/* The client and the Key for a module-level call, from one snapshot of the
+ * environment: espresso._client puts its client_for here, into the module it
+ * was imported with. */
 static PyObject *
-choose_client(const struct press_arguments *given)
+choose_client(PyObject *module, const struct press_arguments *given)
 {
-    PyObject *module = PyImport_ImportModule("espresso._client");
-    PyObject *pair = NULL;
-
-    if (module != NULL)
-        pair = PyObject_CallMethod(
-            module, "client_for", "OO",
-            given->api_key != NULL ? given->api_key : Py_None,
-            given->base_url != NULL ? given->base_url : Py_None);
-    Py_XDECREF(module);
-    return pair;
+    return PyObject_CallMethod(
+        module, "client_for", "OO",
+        given->api_key != NULL ? given->api_key : Py_None,
+        given->base_url != NULL ? given->base_url : Py_None);
 }
 
 PyObject *
@@ -154,22 +166,24 @@ client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
 {
     struct module_state *state = PyModule_GetState(module);
     struct press_arguments given;
+    const char *symbol;
     PyObject *pair;
     PyObject *result = NULL;
 
     if (!arguments_press(args, nargs, names, true, &given))
         return NULL;
-    /* A wrong symbol or time-out is the first thing to hear of. */
-    if (arguments_symbol(given.symbol) == NULL)
+    /* A wrong symbol is the first thing to hear of, before a missing key. */
+    symbol = arguments_symbol(given.symbol);
+    if (symbol == NULL)
         return NULL;
-    pair = choose_client(&given);
+    pair = choose_client(module, &given);
     if (pair == NULL)
         return NULL;
     if (PyTuple_Check(pair) && PyTuple_Size(pair) == 2 &&
         PyObject_TypeCheck(PyTuple_GetItem(pair, 0), state->client_type) &&
         Py_TYPE(PyTuple_GetItem(pair, 1)) == state->key_type)
         result = press(state, (Client *)PyTuple_GetItem(pair, 0),
-                       PyTuple_GetItem(pair, 1), &given);
+                       PyTuple_GetItem(pair, 1), symbol, &given);
     else
         PyErr_SetString(PyExc_TypeError,
                         "client_for must return a client and a Key");

@@ -21,6 +21,9 @@ typedef struct {
 /* False raises RuntimeError: __init__ has not succeeded. */
 bool client_is_ready(Client *self);
 
+/* False raises RuntimeError: it is closed. */
+bool client_is_open(Client *self);
+
 /* The methods that call the exchange. */
 PyObject *client_cancel_all(PyObject *object, PyTypeObject *defining,
                             PyObject *const *args, Py_ssize_t nargs,

@@ -29,10 +29,8 @@ client_enter(PyObject *object, PyObject *unused)
     (void)unused;
     if (!client_is_ready(self))
         return NULL;
-    if (esp_pool_is_closed(self->pool)) {
-        PyErr_SetString(PyExc_RuntimeError, "the client is closed");
+    if (!client_is_open(self))
         return NULL;
-    }
     return Py_NewRef(object);
 }
 
@@ -63,6 +61,8 @@ struct client_options {
     PyObject *connect_timeout;
     PyObject *max_retries;
     PyObject *on_event;
+    PyObject *proxy;
+    PyObject *no_proxy;
     PyObject *ca_path; /* bytes, owned; NULL: none */
     struct esp_settings settings;
 };
@@ -85,13 +85,12 @@ parse_options(PyObject *args, PyObject *kwargs, struct client_options *options)
         NULL};
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$OOsOOOOzzO&sO:Client", names, &options->key,
+            args, kwargs, "$OOsOOOOOOO&sO:Client", names, &options->key,
             &options->key_source, &options->settings.base_url,
             &options->timeout, &options->attempt_timeout,
-            &options->connect_timeout, &options->max_retries,
-            &options->settings.proxy, &options->settings.no_proxy,
-            convert_path, &options->ca_path, &options->settings.user_agent,
-            &options->on_event))
+            &options->connect_timeout, &options->max_retries, &options->proxy,
+            &options->no_proxy, convert_path, &options->ca_path,
+            &options->settings.user_agent, &options->on_event))
         return false;
     if (options->ca_path != NULL)
         options->settings.ca_path = PyBytes_AsString(options->ca_path);
@@ -101,16 +100,17 @@ parse_options(PyObject *args, PyObject *kwargs, struct client_options *options)
 static bool
 set_numbers(Client *self, const struct client_options *options)
 {
+    double unused;
+
     self->attempt_timeout_ms = 0;
-    if (!arguments_seconds(options->timeout, "timeout", &self->timeout_ms) ||
-        !arguments_seconds(options->connect_timeout, "connect_timeout",
-                           &self->connect_timeout_ms) ||
-        !arguments_retries(options->max_retries, &self->max_retries))
-        return false;
-    self->timeout = PyFloat_AsDouble(options->timeout);
-    return options->attempt_timeout == Py_None ||
-           arguments_seconds(options->attempt_timeout, "attempt_timeout",
-                             &self->attempt_timeout_ms);
+    return arguments_seconds(options->timeout, "timeout", &self->timeout,
+                             &self->timeout_ms) &&
+           arguments_seconds(options->connect_timeout, "connect_timeout",
+                             &unused, &self->connect_timeout_ms) &&
+           arguments_retries(options->max_retries, &self->max_retries) &&
+           (options->attempt_timeout == Py_None ||
+            arguments_seconds(options->attempt_timeout, "attempt_timeout",
+                              &unused, &self->attempt_timeout_ms));
 }
 
 static int
@@ -124,9 +124,31 @@ client_clear(PyObject *object)
     return 0;
 }
 
+/* A text of the proxy settings, borrowed; NULL for None.  False raises, and
+ * the exception never holds the text: the codec's own would. */
+static bool
+read_hidden_text(struct module_state *state, PyObject *value,
+                 const char **text)
+{
+    Py_ssize_t length;
+
+    *text = NULL;
+    if (value == Py_None)
+        return true;
+    if (!PyUnicode_Check(value))
+        return arguments_refuse_type(value, "proxy", "str");
+    *text = PyUnicode_AsUTF8AndSize(value, &length);
+    if (*text != NULL && strlen(*text) == (size_t)length)
+        return true;
+    PyErr_Clear();
+    PyErr_SetString(state->config_error,
+                    "the proxy holds a character that no URL may hold");
+    return false;
+}
+
 static bool
 set_up(struct module_state *state, Client *self,
-       const struct client_options *options)
+       struct client_options *options)
 {
     struct esp_error error;
 
@@ -134,7 +156,10 @@ set_up(struct module_state *state, Client *self,
         PyErr_SetString(PyExc_TypeError, "key must be a Key or None");
         return false;
     }
-    if (!set_numbers(self, options))
+    if (!set_numbers(self, options) ||
+        !read_hidden_text(state, options->proxy, &options->settings.proxy) ||
+        !read_hidden_text(state, options->no_proxy,
+                          &options->settings.no_proxy))
         return false;
     client_clear((PyObject *)self); /* of an __init__ that failed */
     self->key = Py_NewRef(options->key);
@@ -261,6 +286,13 @@ client_get_closed(PyObject *object, void *unused)
 }
 
 static PyObject *
+client_get_ready(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((Client *)object)->pool != NULL);
+}
+
+static PyObject *
 client_get_own_key(PyObject *object, void *unused)
 {
     Client *self = (Client *)object;
@@ -279,6 +311,8 @@ static PyGetSetDef client_getset[] = {
      NULL},
     {"_has_own_key", client_get_own_key, NULL,
      "Whether the key was given, not left to the environment (bool).", NULL},
+    {"_is_ready", client_get_ready, NULL,
+     "Whether __init__ has succeeded (bool).", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -329,10 +363,14 @@ static PyMethodDef client_methods[] = {
      METHOD(client_warm_up, METH_METHOD | METH_FASTCALL | METH_KEYWORDS),
      warm_up_doc},
     {"close", client_close, METH_NOARGS, close_doc},
-    {"__enter__", client_enter, METH_NOARGS, NULL},
-    {"__exit__", client_exit, METH_VARARGS, NULL},
-    {"__reduce__", client_reduce, METH_NOARGS, NULL},
-    {"__reduce_ex__", client_reduce, METH_VARARGS, NULL},
+    {"__enter__", client_enter, METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe client itself."},
+    {"__exit__", client_exit, METH_VARARGS,
+     "__exit__($self, kind, value, traceback, /)\n--\n\nClose the client."},
+    {"__reduce__", client_reduce, METH_NOARGS,
+     "__reduce__($self, /)\n--\n\nRefused: raises TypeError."},
+    {"__reduce_ex__", client_reduce, METH_VARARGS,
+     "__reduce_ex__($self, protocol, /)\n--\n\nRefused: raises TypeError."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -96,6 +96,17 @@ fill_in(PyObject *dict, PyObject *name, PyObject *value)
     return ok;
 }
 
+/* The name is ours: a server cannot claim it. */
+static bool
+forget_lost_reply(struct module_state *state, PyObject *dict)
+{
+    int present = PyDict_Contains(dict, state->name_lost_reply);
+
+    if (present > 0)
+        present = PyDict_DelItem(dict, state->name_lost_reply);
+    return present >= 0;
+}
+
 PyObject *
 convert_success(struct module_state *state, const struct esp_outcome *outcome,
                 PyObject *symbol)
@@ -109,10 +120,11 @@ convert_success(struct module_state *state, const struct esp_outcome *outcome,
         return NULL;
     /* A plain str even where the caller gave a subclass. */
     plain = PyUnicode_FromObject(symbol);
-    if (!fill_in(dict, state->name_symbol, plain) ||
+    if (!forget_lost_reply(state, dict) ||
+        !fill_in(dict, state->name_symbol, plain) ||
         !fill_in(dict, state->name_order_ids, PyList_New(0)) ||
         (outcome->lost_reply &&
-         PyDict_SetItemString(dict, "lost_reply", Py_True) < 0))
+         PyDict_SetItem(dict, state->name_lost_reply, Py_True) < 0))
         Py_CLEAR(dict);
     return dict;
 }

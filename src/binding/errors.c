@@ -144,7 +144,7 @@ static PyObject *
 raise_closed(struct esp_pool *pool, const struct esp_outcome *outcome,
              const char *symbol)
 {
-    if (esp_pool_is_closed(pool)) {
+    if (esp_pool_is_closed(pool) && outcome->attempts == 0) {
         PyErr_SetString(PyExc_RuntimeError, "the client is closed");
         return NULL;
     }

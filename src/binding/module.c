@@ -43,14 +43,15 @@ module_parse_base_url(PyObject *module, PyObject *text)
     struct esp_base_url url;
     struct esp_error error;
     const char *utf8;
+    Py_ssize_t length;
 
     if (!PyUnicode_Check(text)) {
         arguments_refuse_type(text, "base_url", "str");
         return NULL;
     }
-    utf8 = PyUnicode_AsUTF8AndSize(text, NULL);
-    if (utf8 == NULL) {
-        PyErr_Clear();
+    utf8 = PyUnicode_AsUTF8AndSize(text, &length);
+    if (utf8 == NULL || (size_t)length != strlen(utf8)) {
+        PyErr_Clear(); /* a lone surrogate, or a NUL inside: no URL */
         utf8 = "";
     }
     if (!esp_base_url_parse(utf8, &url, &error))
@@ -196,13 +197,18 @@ module_exec(PyObject *module)
         add_type(module, &key_type_spec, &state->key_type) < 0)
         return -1;
     state->from_outcome = import_from("espresso.errors", "from_outcome");
+    if (state->from_outcome == NULL)
+        return -1;
     state->config_error = import_from("espresso.errors", "ConfigError");
+    if (state->config_error == NULL)
+        return -1;
     state->name_symbol = PyUnicode_InternFromString("symbol");
     state->name_order_ids = PyUnicode_InternFromString("order_ids");
-    state->group = esp_group_new();
-    if (state->from_outcome == NULL || state->config_error == NULL ||
-        state->name_symbol == NULL || state->name_order_ids == NULL)
+    state->name_lost_reply = PyUnicode_InternFromString("lost_reply");
+    if (state->name_symbol == NULL || state->name_order_ids == NULL ||
+        state->name_lost_reply == NULL)
         return -1;
+    state->group = esp_group_new();
     if (state->group == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -221,6 +227,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->config_error);
     Py_VISIT(state->name_symbol);
     Py_VISIT(state->name_order_ids);
+    Py_VISIT(state->name_lost_reply);
     return 0;
 }
 
@@ -235,6 +242,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->config_error);
     Py_CLEAR(state->name_symbol);
     Py_CLEAR(state->name_order_ids);
+    Py_CLEAR(state->name_lost_reply);
     return 0;
 }
 

@@ -23,6 +23,7 @@ struct module_state {
     PyObject *config_error;   /* espresso.errors.ConfigError */
     PyObject *name_symbol;    /* "symbol" */
     PyObject *name_order_ids; /* "order_ids" */
+    PyObject *name_lost_reply;
     struct esp_group *group;
     _Atomic(pid_t) main_pid;  /* the process whose ... */
     atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
@@ -55,9 +56,10 @@ PyObject *convert_success(struct module_state *state,
 bool arguments_refuse_type(PyObject *value, const char *name,
                            const char *expected);
 
-/* Seconds to milliseconds; false raises TypeError or ValueError that names
- * the argument. */
-bool arguments_seconds(PyObject *value, const char *name, int64_t *ms);
+/* Read a time-out: as it was given, and in milliseconds; false raises
+ * TypeError or ValueError that names the argument. */
+bool arguments_seconds(PyObject *value, const char *name, double *seconds,
+                       int64_t *ms);
 
 /* 0 .. ESP_RETRIES_MAX; false raises. */
 bool arguments_retries(PyObject *value, int *retries);

@@ -30,9 +30,9 @@ call_end(struct esp_call *call)
     call->state = CALL_DONE;
     outcome->attempts = call->attempts;
     outcome->attempts_max = call->cancel.max_retries + 1;
-    outcome->call_sent = outcome->kind == ESP_OK ? ESP_DONE : call->worst;
-    if (call->is_warm_up)
-        outcome->call_sent = ESP_NOT_SENT;
+    outcome->call_sent = call->worst;
+    if (outcome->kind == ESP_OK && !call->is_warm_up && !call->reply_lost)
+        outcome->call_sent = ESP_DONE;
     outcome->elapsed_s = (double)(clock_now_ms() - call->started_at) / 1000;
     pool_leave(call->pool, &call->entry);
 }
@@ -144,14 +144,20 @@ next_random(struct esp_call *call)
 }
 
 static int64_t
+connect_ms(const struct esp_call *call)
+{
+    return atomic_load(&call->pool->connect_ms);
+}
+
+static int64_t
 ask_policy(struct esp_call *call)
 {
-    struct esp_policy policy = {
-        .attempts = call->attempts,
-        .attempts_max = call->cancel.max_retries + 1,
-        .remaining_ms = call->deadline - clock_now_ms(),
-        .connect_ms = atomic_load(&call->pool->connect_ms),
-        .random = next_random(call)};
+    struct esp_policy policy = {.attempts = call->attempts,
+                                .attempts_max = call->cancel.max_retries + 1,
+                                .remaining_ms =
+                                    call->deadline - clock_now_ms(),
+                                .connect_ms = connect_ms(call),
+                                .random = next_random(call)};
 
     return policy_next(call->outcome, &policy);
 }
@@ -194,15 +200,13 @@ attempt_end(struct esp_call *call)
     delay = call->outcome->kind == ESP_OK ? -1 : ask_policy(call);
     now = clock_now_ms();
     call->state = CALL_WAITING; /* nothing of this attempt is under way */
+    call->turn_at = now + delay;
     if (!show_attempt(call, delay))
         call_fail(call, ESP_INTERRUPTED, call->outcome->sent, "interrupted");
-    call_end_if_orphan(call);
-    if (call->state == CALL_DONE)
-        return;
-    if (delay < 0)
-        call_end(call);
+    else if (delay < 0)
+        call_end(call); /* in the child of a fork, too: it is the verdict */
     else
-        call->turn_at = now + delay;
+        call_end_if_orphan(call);
 }
 
 /* After a turn of libcurl.  A kept connection that was dead when the request
@@ -213,7 +217,7 @@ attempt_turned(struct esp_call *call, bool ended)
 {
     if (!ended)
         return;
-    if (call->entry.lane->found_stale) {
+    if (call->entry.lane->found_stale && clock_now_ms() < call->deadline) {
         lane_close(call->entry.lane);
         call->attempts--;
         attempt_begin(call);
@@ -252,6 +256,19 @@ attempt_begin(struct esp_call *call)
         attempt_end(call);
 }
 
+/* The wait is over.  A slow hook may have taken the time that the policy
+ * counted on: then the last error is the verdict. */
+static void
+attempt_again(struct esp_call *call)
+{
+    int64_t left = call->deadline - clock_now_ms();
+
+    if (left < policy_least_ms(connect_ms(call)))
+        call_end(call);
+    else
+        attempt_begin(call);
+}
+
 /* ---- Turns -------------------------------------------------------------- */
 
 static bool
@@ -284,7 +301,7 @@ esp_call_on_timer(struct esp_call *call)
         return;
     if (call->state == CALL_WAITING) {
         if (now >= call->turn_at)
-            attempt_begin(call);
+            attempt_again(call);
     }
     else if (now >= call->turn_at) {
         lane_abort(lane, CURLE_OPERATION_TIMEDOUT, "no answer in time");

@@ -1,6 +1,7 @@
 /* callbacks.c - what libcurl tells a lane, and the record that it keeps.
  *
- * No callback allocates more than the reply, and none enters libcurl. */
+ * No callback allocates more than the reply.  None enters libcurl but for the
+ * one question that curl_easy_getinfo may be asked in a callback. */
 #include "core.h"
 
 #include <fcntl.h>
@@ -24,6 +25,12 @@ on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
     int fd;
 
     (void)purpose;
+    if (lane->prereq_calls > 0) {
+        /* The request is out and libcurl wants a connection to send it again:
+         * do not even wait for the handshake. */
+        lane->response.resend_refused = true;
+        return CURL_SOCKET_BAD;
+    }
     if (lane->socket_count == ESP_SOCKETS_MAX)
         return CURL_SOCKET_BAD;
 #ifdef SOCK_CLOEXEC
@@ -85,7 +92,8 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
         lane->response.resend_refused = true;
         return CURL_PREREQFUNC_ABORT;
     }
-    if (lane->sockets_opened == 0 && lane_is_readable(lane)) {
+    if (lane->sockets_opened == 0 &&
+        (lane_is_readable(lane) || tls_holds_plaintext(lane->easy))) {
         lane->found_stale = true;
         return CURL_PREREQFUNC_ABORT;
     }
@@ -117,6 +125,29 @@ keep_value(char *out, size_t size, const char *value, const char *end)
     snprintf(out, size, "%.*s", (int)(end - value), value);
 }
 
+/* A length that leaves no doubt: digits that a 64-bit number holds. */
+static bool
+is_plain_length(const char *value)
+{
+    size_t digits = strspn(value, "0123456789");
+
+    return digits > 0 && digits <= 18 && value[digits] == '\0';
+}
+
+/* One more header that says how long the answer is. */
+static void
+count_framing(struct esp_response *response, const char *value,
+              const char *end, bool is_length)
+{
+    char text[32];
+
+    keep_value(text, sizeof text, value, end);
+    response->framing_headers++;
+    if (is_length ? !is_plain_length(text)
+                  : !text_same_ignoring_case(text, "chunked"))
+        response->framing_is_odd = true;
+}
+
 static void
 read_header(struct esp_response *response, const char *line, size_t length)
 {
@@ -125,14 +156,18 @@ read_header(struct esp_response *response, const char *line, size_t length)
     if (length >= 5 && memcmp(line, "HTTP/", 5) == 0) {
         response->head_complete = false;
         response->framing_headers = 0;
+        response->framing_is_odd = false;
         response->retry_after[0] = '\0';
     }
     else if (line[0] == '\r' || line[0] == '\n') {
         response->head_complete = true;
     }
-    else if (header_value(line, length, "Content-Length:") != NULL ||
-             header_value(line, length, "Transfer-Encoding:") != NULL) {
-        response->framing_headers++;
+    else if ((value = header_value(line, length, "Content-Length:")) != NULL) {
+        count_framing(response, value, line + length, true);
+    }
+    else if ((value = header_value(line, length, "Transfer-Encoding:")) !=
+             NULL) {
+        count_framing(response, value, line + length, false);
     }
     else if ((value = header_value(line, length, "Retry-After:")) != NULL) {
         keep_value(response->retry_after, sizeof response->retry_after, value,

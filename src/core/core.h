@@ -1,7 +1,8 @@
 /* core.h - what the files of the core share; private.
  *
- * Order of locks: registry (group.c), then pool, then parse (json.c) or
- * look-ups (lane.c).  None is held while libcurl or a hook runs. */
+ * Order of locks: registry (group.c), then pools, then parse (json.c),
+ * look-ups (lookups.c) and libcurl (group.c).  None but the last, which readers
+ * share, is held while libcurl runs, and none while a hook does. */
 #ifndef ESP_CORE_H
 #define ESP_CORE_H
 
@@ -43,8 +44,8 @@ bool error_set(struct esp_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* Copy at most `size` - 1 bytes of `text` into `out`, end it with a NUL, and
- * put stars for each occurrence of `secret` (NULL: none), also one that the
- * cut would leave half.  Returns the bytes written. */
+ * put stars for each occurrence of `secret` (NULL: none), as it is or escaped
+ * as in JSON, also one that the cut would leave half.  Returns the bytes written. */
 size_t text_copy_masked(char *out, size_t size, const char *text,
                         size_t length, const char *secret);
 
@@ -86,13 +87,15 @@ enum json_result {
 };
 
 /* Parse one document that fills all `length` bytes (data[length] must be a
- * NUL).  Refuses whatever Python's json refuses, and more: numbers that a
- * double cannot hold, \u0000, lone surrogates, depth over ESP_DEPTH_MAX,
- * duplicate members at the top.  *root is owned by the caller. */
-enum json_result json_parse(const char *data, size_t length, cJSON **root);
+ * NUL).  Refuses whatever Python's json refuses, and more: \u0000, lone
+ * surrogates, depth over ESP_DEPTH_MAX, numbers of over 63 bytes, duplicate
+ * members at the top.  *is_exact: every number is one that a double holds.
+ * *root is owned by the caller. */
+enum json_result json_parse(const char *data, size_t length, cJSON **root,
+                            bool *is_exact);
 
 /* The scan alone: whether the bytes are one such document. */
-bool json_scan(const char *data, size_t length);
+bool json_scan(const char *data, size_t length, bool *is_exact);
 
 void json_lock_prepare_fork(void);
 void json_lock_after_fork(bool in_child);
@@ -175,6 +178,7 @@ struct esp_response {
     bool trust_failed;  /* no usable trust store: nothing was tried */
     int http_status;
     int framing_headers; /* Content-Length and Transfer-Encoding lines */
+    bool framing_is_odd; /* ... with a value that is no plain length */
     char retry_after[ESP_RETRY_AFTER_MAX + 1]; /* value, "" if none came */
     char detail[ESP_PATH_MAX + 512];           /* libcurl's words or ours */
     struct esp_buffer body;
@@ -233,6 +237,10 @@ struct esp_policy {
 int64_t policy_next(const struct esp_outcome *outcome,
                     const struct esp_policy *policy);
 
+/* Milliseconds of the deadline that an attempt needs to be worth starting,
+ * where the last new connection took `connect_ms`.  Pure. */
+int64_t policy_least_ms(int64_t connect_ms);
+
 /* Milliseconds that attempt `number` (from 1) may take.  Pure. */
 int64_t policy_attempt_ms(int number, int64_t attempt_timeout_ms,
                           int64_t timeout_ms, int64_t remaining_ms);
@@ -246,6 +254,14 @@ void lookups_note_abandoned(void);
 
 void lookups_prepare_fork(void);
 void lookups_after_fork(bool in_child);
+
+/* ---- Fork (group.c) ----------------------------------------------------- */
+
+/* Around every piece of libcurl that may take a lock of libcurl or of the TLS
+ * library: a fork waits until no thread is inside, or the child would hang on
+ * a lock whose owner it does not have.  Not recursive. */
+void libcurl_enter(void);
+void libcurl_leave(void);
 
 /* ---- Lane (lane.c) ------------------------------------------------------ */
 
@@ -299,6 +315,20 @@ void lane_abandon(struct esp_lane *lane);
 
 /* Close and free; NULL is fine. */
 void lane_free(struct esp_lane *lane);
+
+/* ---- The TLS library under libcurl (tls.c) ------------------------------ */
+
+/* Find what tls_holds_plaintext needs; once a process. */
+void tls_init(void);
+
+/* Whether tls_holds_plaintext can tell.  Where it cannot, a connection must
+ * not carry a second request. */
+bool tls_can_look(void);
+
+/* Whether bytes of the peer lie decrypted, or still to be decrypted, inside
+ * the TLS library, where no poll(2) sees them.  Only in a callback of a
+ * transfer that has its connection. */
+bool tls_holds_plaintext(CURL *easy);
 
 /* ---- Callbacks (callbacks.c) -------------------------------------------- */
 

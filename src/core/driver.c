@@ -43,13 +43,16 @@ wait_fill(struct wait *wait, const struct esp_call *call)
             (struct pollfd){.fd = wake, .events = POLLIN};
 }
 
-/* How long: until the next timer, or for a slice. */
+/* How long: until the next timer, or until the next look is due. */
 static int
 wait_ms(const struct wait *wait, const struct esp_call *call)
 {
     int64_t left = esp_call_timer_ms(call);
+    int64_t slice = wait->looked_at + ESP_SLICE_MS - clock_now_ms();
 
-    return (int)(wait->is_sliced && left > ESP_SLICE_MS ? ESP_SLICE_MS : left);
+    if (!wait->is_sliced || left <= slice)
+        return (int)left;
+    return slice > 0 ? (int)slice : 0;
 }
 
 /* Ask the hook if a signal came or the slice is over. */
@@ -57,14 +60,13 @@ static void
 look_for_interrupt(struct wait *wait, struct esp_call *call, bool signalled)
 {
     const struct esp_hooks *hooks = &call->cancel.hooks;
-    int64_t now;
+    int64_t now = clock_now_ms();
 
-    if (hooks->interrupted == NULL || (!signalled && !hooks->poll))
-        return;
-    now = clock_now_ms();
     if (!signalled && now - wait->looked_at < ESP_SLICE_MS)
         return;
     wait->looked_at = now;
+    if (hooks->interrupted == NULL || (!signalled && !hooks->poll))
+        return;
     if (hooks->interrupted(hooks->user) != 0)
         esp_call_interrupt(call);
     call_end_if_orphan(call);

@@ -12,6 +12,35 @@ static bool libcurl_is_ready;
 
 /* ---- Fork --------------------------------------------------------------- */
 
+static pthread_rwlock_t inside;
+
+static void
+inside_init(void)
+{
+    pthread_rwlockattr_t attributes;
+
+    pthread_rwlockattr_init(&attributes);
+#ifdef __GLIBC__
+    /* Or a fork could wait for ever while calls come and go. */
+    pthread_rwlockattr_setkind_np(
+        &attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+    pthread_rwlock_init(&inside, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+}
+
+void
+libcurl_enter(void)
+{
+    pthread_rwlock_rdlock(&inside);
+}
+
+void
+libcurl_leave(void)
+{
+    pthread_rwlock_unlock(&inside);
+}
+
 static void
 before_fork(void)
 {
@@ -24,6 +53,7 @@ before_fork(void)
             pthread_mutex_lock(&pool->lock);
     json_lock_prepare_fork();
     lookups_prepare_fork();
+    pthread_rwlock_wrlock(&inside);
 }
 
 static void
@@ -32,6 +62,7 @@ after_fork_in_parent(void)
     struct esp_group *group;
     struct esp_pool *pool;
 
+    pthread_rwlock_unlock(&inside);
     lookups_after_fork(false);
     json_lock_after_fork(false);
     for (group = groups; group != NULL; group = group->next)
@@ -46,6 +77,7 @@ after_fork_in_child(void)
     struct esp_group *group;
     struct esp_pool *pool;
 
+    inside_init();
     lookups_after_fork(true);
     json_lock_after_fork(true);
     pthread_mutex_init(&registry_lock, NULL);
@@ -84,6 +116,8 @@ static void
 process_init(void)
 {
     keylog_at_init = keylog_is_named();
+    inside_init();
+    tls_init();
     libcurl_is_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

@@ -12,10 +12,13 @@
  * two threads would race on it. */
 static pthread_mutex_t parse_lock = PTHREAD_MUTEX_INITIALIZER;
 
+#define NUMBER_MAX 63 /* bytes of a number that every cJSON reads whole */
+
 struct scan {
     const unsigned char *at;
     const unsigned char *end;
     int depth;
+    bool is_exact; /* no number but such as a double holds */
 };
 
 static bool scan_value(struct scan *scan);
@@ -89,12 +92,14 @@ scan_exponent(struct scan *scan, int *exponent)
     return true;
 }
 
+/* The grammar decides what is JSON; what a double cannot hold is noted. */
 static bool
 scan_number(struct scan *scan)
 {
+    const unsigned char *start = scan->at;
     const unsigned char *digits;
     size_t length;
-    bool integer = true;
+    bool is_integer = true;
     int exponent = 0;
 
     scan_byte(scan, '-');
@@ -103,18 +108,19 @@ scan_number(struct scan *scan)
     if (length == 0 || (length > 1 && digits[0] == '0'))
         return false;
     if (scan_byte(scan, '.')) {
-        integer = false;
+        is_integer = false;
         if (scan_digits(scan) == 0)
             return false;
     }
     if (scan_byte(scan, 'e') || scan_byte(scan, 'E')) {
-        integer = false;
+        is_integer = false;
         if (!scan_exponent(scan, &exponent))
             return false;
     }
-    if (integer)
-        return integer_is_exact(digits, length);
-    return length <= 300 && (int)length + exponent <= 308; /* finite */
+    if (is_integer ? !integer_is_exact(digits, length)
+                   : (int)length + exponent > 308)
+        scan->is_exact = false;
+    return scan->at - start <= NUMBER_MAX;
 }
 
 static bool
@@ -301,12 +307,15 @@ scan_value(struct scan *scan)
 }
 
 bool
-json_scan(const char *data, size_t length)
+json_scan(const char *data, size_t length, bool *is_exact)
 {
     struct scan scan = {.at = (const unsigned char *)data,
-                        .end = (const unsigned char *)data + length};
+                        .end = (const unsigned char *)data + length,
+                        .is_exact = true};
+    bool ok = scan_value(&scan) && scan.at == scan.end;
 
-    return scan_value(&scan) && scan.at == scan.end;
+    *is_exact = scan.is_exact;
+    return ok;
 }
 
 /* Compares each member with those before it: ESP_MEMBERS_MAX bounds the
@@ -333,18 +342,18 @@ check_members(const cJSON *root)
 }
 
 enum json_result
-json_parse(const char *data, size_t length, cJSON **root)
+json_parse(const char *data, size_t length, cJSON **root, bool *is_exact)
 {
     enum json_result result;
 
     *root = NULL;
-    if (!json_scan(data, length))
+    if (!json_scan(data, length, is_exact))
         return JSON_REFUSED;
     pthread_mutex_lock(&parse_lock);
     *root = cJSON_ParseWithLengthOpts(data, length + 1, NULL, 1);
     pthread_mutex_unlock(&parse_lock);
     if (*root == NULL)
-        return JSON_NO_MEMORY; /* the scan accepts only what cJSON does */
+        return JSON_NO_MEMORY; /* the scan accepts only what cJSON reads */
     result = check_members(*root);
     if (result != JSON_OK) {
         cJSON_Delete(*root);

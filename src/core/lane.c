@@ -39,8 +39,10 @@ lane_open(struct esp_lane *lane, const struct esp_target *target)
         response->curl_code = CURLE_SSL_CACERT_BADFILE;
         return false;
     }
+    libcurl_enter();
     lane->multi = curl_multi_init();
     lane->easy = curl_easy_init();
+    libcurl_leave();
     if (lane->multi == NULL || lane->easy == NULL ||
         !callbacks_set_multi(lane)) {
         response->no_memory = true;
@@ -70,11 +72,13 @@ lane_new(void)
 void
 lane_close(struct esp_lane *lane)
 {
+    libcurl_enter();
     if (lane->running)
         curl_multi_remove_handle(lane->multi, lane->easy);
-    lane->running = false;
     curl_easy_cleanup(lane->easy);
     curl_multi_cleanup(lane->multi);
+    libcurl_leave();
+    lane->running = false;
     lane->easy = NULL;
     lane->multi = NULL;
     lane->watch_count = 0;
@@ -163,11 +167,13 @@ lane_start(struct esp_lane *lane, const struct esp_target *target,
         lane_close(lane);
         return false;
     }
+    libcurl_enter();
     response->curl_code =
         request_prepare(lane->easy, target, request, &lane->text);
     if (response->curl_code == CURLE_OK &&
         curl_multi_add_handle(lane->multi, lane->easy) != CURLM_OK)
         response->curl_code = CURLE_OUT_OF_MEMORY;
+    libcurl_leave();
     lane->running = response->curl_code == CURLE_OK;
     return lane->running;
 }
@@ -247,7 +253,10 @@ lane_finish(struct esp_lane *lane, CURLcode code)
     lane->response.http_status = (int)status;
     read_timing(lane);
     describe_end(lane, code);
+    libcurl_enter();
     curl_multi_remove_handle(lane->multi, lane->easy);
+    libcurl_leave();
+    request_wipe(&lane->text);
     lane->running = false;
     lane->used_at = clock_boot_ms();
     if (lane->sockets_opened > 0)
@@ -280,9 +289,11 @@ lane_on_socket(struct esp_lane *lane, int fd, bool readable, bool writable)
     int running = 1;
     int events =
         (readable ? CURL_CSELECT_IN : 0) | (writable ? CURL_CSELECT_OUT : 0);
-    CURLMcode result =
-        curl_multi_socket_action(lane->multi, fd, events, &running);
+    CURLMcode result;
 
+    libcurl_enter();
+    result = curl_multi_socket_action(lane->multi, fd, events, &running);
+    libcurl_leave();
     return lane_collect(lane, result, running);
 }
 
@@ -290,9 +301,12 @@ bool
 lane_on_timer(struct esp_lane *lane)
 {
     int running = 1;
-    CURLMcode result = curl_multi_socket_action(
-        lane->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    CURLMcode result;
 
+    libcurl_enter();
+    result = curl_multi_socket_action(lane->multi, CURL_SOCKET_TIMEOUT, 0,
+                                      &running);
+    libcurl_leave();
     return lane_collect(lane, result, running);
 }
 

@@ -46,15 +46,20 @@ delay_ms(const struct esp_outcome *outcome, const struct esp_policy *policy)
 }
 
 int64_t
+policy_least_ms(int64_t connect_ms)
+{
+    int64_t least = 2 * connect_ms;
+
+    return least > ATTEMPT_LEAST_MS ? least : ATTEMPT_LEAST_MS;
+}
+
+int64_t
 policy_next(const struct esp_outcome *outcome, const struct esp_policy *policy)
 {
     int64_t delay = delay_ms(outcome, policy);
-    int64_t least = 2 * policy->connect_ms;
 
-    if (least < ATTEMPT_LEAST_MS)
-        least = ATTEMPT_LEAST_MS;
     if (delay < 0 || policy->attempts >= policy->attempts_max ||
-        policy->remaining_ms - delay < least)
+        policy->remaining_ms - delay < policy_least_ms(policy->connect_ms))
         return -1;
     return delay;
 }

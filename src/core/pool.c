@@ -59,16 +59,31 @@ pool_check_pid_held(struct esp_pool *pool)
 
 /* ---- Waking and waiting ------------------------------------------------- */
 
+static bool
+open_pipe(int ends[2])
+{
+#ifdef __linux__
+    return pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0;
+#else
+    int i;
+
+    if (pipe(ends) != 0)
+        return false;
+    for (i = 0; i < 2; i++) {
+        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    }
+    return true;
+#endif
+}
+
+/* Without a pipe, calls look every ESP_SLICE_MS whether they must end. */
 static void
 wake_open_held(struct esp_pool *pool)
 {
-    int i;
-
-    if (pool->wake[0] >= 0 || pipe(pool->wake) != 0)
-        return; /* without it calls look every ESP_SLICE_MS */
-    for (i = 0; i < 2; i++) {
-        fcntl(pool->wake[i], F_SETFD, FD_CLOEXEC);
-        fcntl(pool->wake[i], F_SETFL, O_NONBLOCK);
+    if (pool->wake[0] < 0 && !open_pipe(pool->wake)) {
+        pool->wake[0] = -1;
+        pool->wake[1] = -1;
     }
 }
 
@@ -261,12 +276,20 @@ pool_enter(struct esp_pool *pool, struct pool_entry *entry)
     return entered;
 }
 
+/* Only a lane with an open connection is warm: a cold one would lie on top of
+ * those that are. */
+static bool
+is_worth_keeping(const struct esp_lane *lane)
+{
+    return !lane->abandoned && lane->multi != NULL && lane->socket_count > 0;
+}
+
 /* Whether the pool keeps the lane warm; if not, the caller frees it. */
 static bool
 keep_lane_held(struct esp_pool *pool, struct esp_lane *lane)
 {
-    if (lane == NULL || lane->abandoned || lane->multi == NULL ||
-        pool->closed || pool->idle_count >= ESP_IDLE_MAX)
+    if (lane == NULL || !is_worth_keeping(lane) || pool->closed ||
+        pool->idle_count >= ESP_IDLE_MAX)
         return false;
     lane->next = pool->idle;
     pool->idle = lane;
@@ -280,15 +303,13 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
     struct esp_lane *lane = entry->lane;
     bool kept;
 
+    /* While the call still counts, so that whoever waits for the calls to
+     * leave waits for libcurl, too. */
+    if (lane != NULL && !is_worth_keeping(lane))
+        lane_close(lane);
     pthread_mutex_lock(&pool->lock);
     kept = keep_lane_held(pool, lane);
-    pthread_mutex_unlock(&pool->lock);
-    /* Freed while the call still counts: whoever waits for the calls to
-     * leave waits for libcurl, too. */
-    if (!kept)
-        lane_free(lane);
     entry->lane = NULL;
-    pthread_mutex_lock(&pool->lock);
     if (entry->link != NULL) {
         *entry->link = entry->next;
         if (entry->next != NULL)
@@ -296,6 +317,8 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
         entry->link = NULL;
     }
     pthread_mutex_unlock(&pool->lock);
+    if (!kept)
+        lane_free(lane);
     esp_pool_release(pool);
 }
 

@@ -6,6 +6,7 @@
 #include "core.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- The API's words ---------------------------------------------------- */
 
@@ -98,6 +99,21 @@ judge_error_status(struct judge *judge, int status)
     judge_verdict(judge, ESP_HTTP, sent, retry);
 }
 
+/* A message is a C string: a NUL in the text must not cut it. */
+static void
+describe_by_body(struct judge *judge, const struct esp_buffer *body)
+{
+    char *message = judge->outcome->message;
+    size_t length = text_copy_masked(message, sizeof judge->outcome->message,
+                                     body->data, body->length, judge->secret);
+    size_t i;
+
+    for (i = 0; i < length; i++) {
+        if (message[i] == '\0')
+            message[i] = ' ';
+    }
+}
+
 /* The gateway's own words, or what can be said in their place. */
 static void
 describe_error_body(struct judge *judge, const cJSON *root)
@@ -112,9 +128,7 @@ describe_error_body(struct judge *judge, const cJSON *root)
     else if (body->data[0] == '<')
         judge_say(judge, "an HTML page instead of a reason");
     else
-        text_copy_masked(judge->outcome->message,
-                         sizeof judge->outcome->message, body->data,
-                         body->length, judge->secret);
+        describe_by_body(judge, body);
 }
 
 static void
@@ -139,6 +153,14 @@ judge_status(struct judge *judge, const cJSON *root)
 /* ---- Success ------------------------------------------------------------ */
 
 static bool
+is_empty_string(const cJSON *root, const char *name)
+{
+    const cJSON *item = member(root, name);
+
+    return cJSON_IsString(item) && item->valuestring[0] == '\0';
+}
+
+static bool
 all_strings(const cJSON *array)
 {
     const cJSON *item;
@@ -150,14 +172,29 @@ all_strings(const cJSON *array)
     return true;
 }
 
+/* An answer that names another symbol is not an answer to this request.  An
+ * empty name is what Go writes where it has none. */
+static bool
+names_other_symbol(const struct judge *judge, const cJSON *root)
+{
+    const cJSON *symbol = member(root, "symbol");
+
+    if (!cJSON_IsString(symbol))
+        return symbol != NULL;
+    return symbol->valuestring[0] != '\0' &&
+           !text_same_ignoring_case(symbol->valuestring, judge->symbol);
+}
+
 /* What keeps a 200 from being the promised one; NULL: nothing. */
 static const char *
-success_fault(const cJSON *root)
+success_fault(const struct judge *judge, const cJSON *root)
 {
     const cJSON *ids = member(root, "order_ids");
 
     if (!cJSON_IsObject(root))
         return "a 200 that is not a JSON object";
+    if (names_other_symbol(judge, root) || is_empty_string(root, "symbol"))
+        return "a 200 that names another symbol";
     if (member(root, "code") != NULL)
         return "a 200 whose code is not a number of the API";
     if (member(root, "error") != NULL)
@@ -169,59 +206,65 @@ success_fault(const cJSON *root)
     return NULL;
 }
 
-/* An answer that names another symbol is not an answer to this request. */
-static bool
-names_other_symbol(const struct judge *judge, const cJSON *root)
+static void
+judge_answer_with_code(struct judge *judge, const cJSON *root, int code)
 {
-    const cJSON *symbol = member(root, "symbol");
-
-    return symbol != NULL &&
-           !(cJSON_IsString(symbol) &&
-             text_same_ignoring_case(symbol->valuestring, judge->symbol));
+    if (names_other_symbol(judge, root))
+        judge_bad_reply(judge, "an answer that names another symbol");
+    else if (member(root, "order_ids") != NULL)
+        judge_bad_reply(judge, "an answer with both a code and order_ids");
+    else
+        judge_code(judge, root, code);
 }
 
-/* Judge a parsed answer; true: *root is the reply of a success. */
+/* True: the reply is that of a success. */
 static bool
-judge_json(struct judge *judge, const cJSON *root)
+judge_success(struct judge *judge, const cJSON *root, bool is_exact)
 {
-    const char *fault;
+    const char *fault = success_fault(judge, root);
+
+    if (fault == NULL && !is_exact)
+        fault = "a 200 with a number too large to be kept exactly";
+    if (fault != NULL)
+        judge_bad_reply(judge, fault);
+    else
+        judge_verdict(judge, ESP_OK, ESP_DONE, ESP_RETRY_NEVER);
+    return fault == NULL;
+}
+
+/* Judge a parsed answer; true: it is the reply of a success. */
+static bool
+judge_json(struct judge *judge, const cJSON *root, bool is_exact)
+{
     int code;
 
-    if (names_other_symbol(judge, root)) {
-        judge_bad_reply(judge, "an answer that names another symbol");
-        return false;
-    }
     if (code_of(root, &code)) {
-        if (member(root, "order_ids") != NULL)
-            judge_bad_reply(judge, "an answer with both a code and order_ids");
-        else
-            judge_code(judge, root, code);
+        judge_answer_with_code(judge, root, code);
         return false;
     }
-    if (judge->response->http_status != 200) {
-        judge_status(judge, root);
-        return false;
-    }
-    fault = success_fault(root);
-    if (fault != NULL) {
-        judge_bad_reply(judge, fault);
-        return false;
-    }
-    judge_verdict(judge, ESP_OK, ESP_DONE, ESP_RETRY_NEVER);
-    return true;
+    if (judge->response->http_status == 200)
+        return judge_success(judge, root, is_exact);
+    judge_status(judge, root);
+    if (names_other_symbol(judge, root))
+        judge->outcome->sent = ESP_UNKNOWN;
+    return false;
 }
 
-/* Two members of one name: whatever a refusal says, it may say otherwise
- * too. */
+/* An answer that we do not read for sure.  If it looks like one of the API,
+ * its code may say "half done" where the status says "refused". */
 static void
-judge_ambiguous(struct judge *judge)
+judge_unreadable(struct judge *judge, const char *why)
 {
-    if (judge->response->http_status == 200)
-        judge_bad_reply(judge, "a 200 with a member that stands twice");
-    else
-        judge_status(judge, NULL);
-    judge->outcome->sent = ESP_UNKNOWN;
-    judge->outcome->retry = ESP_RETRY_NEVER;
+    const struct esp_buffer *body = &judge->response->body;
+    size_t space = body->length > 0 ? strspn(body->data, " \t\r\n") : 0;
+
+    if (judge->response->http_status == 200) {
+        judge_bad_reply(judge, why);
+        return;
+    }
+    judge_status(judge, NULL);
+    if (body->length > 0 && body->data[space] == '{')
+        judge->outcome->sent = ESP_UNKNOWN;
 }
 
 void
@@ -229,22 +272,21 @@ judge_body(struct judge *judge)
 {
     const struct esp_buffer *body = &judge->response->body;
     cJSON *root = NULL;
+    bool is_exact;
 
-    switch (json_parse(body->data ? body->data : "", body->length, &root)) {
+    switch (json_parse(body->data ? body->data : "", body->length, &root,
+                       &is_exact)) {
     case JSON_OK:
-        if (judge_json(judge, root)) {
+        if (judge_json(judge, root, is_exact)) {
             judge->outcome->json = root;
             root = NULL;
         }
         break;
     case JSON_REFUSED:
-        if (judge->response->http_status == 200)
-            judge_bad_reply(judge, "a 200 that is not strict JSON");
-        else
-            judge_status(judge, NULL);
+        judge_unreadable(judge, "a 200 that is not strict JSON");
         break;
     case JSON_TWICE:
-        judge_ambiguous(judge);
+        judge_unreadable(judge, "a 200 with a member that stands twice");
         break;
     case JSON_NO_MEMORY:
         judge_verdict(judge, ESP_NO_MEMORY, ESP_UNKNOWN, ESP_RETRY_NEVER);

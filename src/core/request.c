@@ -100,6 +100,8 @@ request_prepare_connection(CURL *easy, const struct esp_target *target,
     SET(CURLOPT_MAXLIFETIME_CONN, ESP_LIFETIME_MS / 1000L);
     if (code == CURLE_OK)
         code = set_tls(easy);
+    if (target->uses_tls && !tls_can_look())
+        SET(CURLOPT_FORBID_REUSE, 1L);
     if (code == CURLE_OK && target->uses_tls)
         code = set_trust(easy, trust);
     if (code == CURLE_OK)
@@ -185,5 +187,5 @@ request_prepare(CURL *easy, const struct esp_target *target,
 void
 request_wipe(struct esp_request_text *text)
 {
-    text_wipe(text, sizeof *text);
+    text_wipe(text->key_line, sizeof text->key_line);
 }

@@ -108,7 +108,10 @@ status_has_no_body(int status)
 static const char *
 framing_fault(const struct esp_response *response)
 {
-    if (response->head_too_large)
+    /* libcurl calls a header line of over 100 kB "out of memory". */
+    if (response->head_too_large ||
+        (response->curl_code == CURLE_OUT_OF_MEMORY &&
+         !response->head_complete))
         return "the head of the answer is too large";
     if (response->curl_code == CURLE_UNSUPPORTED_PROTOCOL ||
         response->curl_code == CURLE_WEIRD_SERVER_REPLY)
@@ -117,6 +120,8 @@ framing_fault(const struct esp_response *response)
         return NULL;
     if (!response->head_complete)
         return "the head of the answer was cut off";
+    if (response->framing_is_odd)
+        return "the answer names its length in no usual way";
     if (response->framing_headers > 1)
         return "the answer names its length more than once";
     if (response->framing_headers == 0 &&
@@ -194,6 +199,7 @@ response_reset(struct esp_response *response)
     response->trust_failed = false;
     response->http_status = 0;
     response->framing_headers = 0;
+    response->framing_is_odd = false;
     response->retry_after[0] = '\0';
     response->detail[0] = '\0';
     buffer_reset(&body, ESP_BUFFER_KEPT_MAX);

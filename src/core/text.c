@@ -17,18 +17,63 @@ error_set(struct esp_error *error, const char *format, ...)
     return false;
 }
 
+static char
+lower(char byte)
+{
+    return byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;
+}
+
+/* Bytes of `text` that write `byte`, as it is or as JSON may escape it; 0:
+ * they write another. */
+static size_t
+written_length(const char *text, size_t length, char byte)
+{
+    static const char hex[] = "0123456789abcdef";
+    const char escape[] = {'u', '0', '0', hex[byte >> 4 & 15], hex[byte & 15]};
+    size_t i;
+
+    if (length > 0 && text[0] == byte)
+        return 1;
+    if (length > 1 && text[0] == '\\' && text[1] == byte)
+        return 2;
+    if (length < 6 || text[0] != '\\')
+        return 0;
+    for (i = 0; i < sizeof escape; i++) {
+        if (lower(text[i + 1]) != escape[i])
+            return 0;
+    }
+    return 6;
+}
+
+/* Bytes at `text` that write all of `secret`; 0: they do not. */
+static size_t
+secret_length(const char *text, size_t length, const char *secret)
+{
+    size_t used = 0;
+    size_t more;
+
+    for (; *secret != '\0'; secret++) {
+        more = written_length(text + used, length - used, *secret);
+        if (more == 0)
+            return 0;
+        used += more;
+    }
+    return used;
+}
+
 size_t
 text_copy_masked(char *out, size_t size, const char *text, size_t length,
                  const char *secret)
 {
-    size_t secret_length = secret != NULL ? strlen(secret) : 0;
     size_t masked = 0; /* bytes of an occurrence still to be starred */
+    size_t found;
     size_t i;
 
     for (i = 0; i < length && i + 1 < size; i++) {
-        if (secret_length > 0 && secret_length <= length - i &&
-            memcmp(text + i, secret, secret_length) == 0)
-            masked = secret_length;
+        found =
+            secret != NULL ? secret_length(text + i, length - i, secret) : 0;
+        if (found > masked)
+            masked = found;
         out[i] = masked > 0 ? '*' : text[i];
         if (masked > 0)
             masked--;
@@ -45,12 +90,6 @@ text_wipe(void *secret, size_t length)
     static void *(*const volatile set)(void *, int, size_t) = memset;
 
     set(secret, 0, length);
-}
-
-static char
-lower(char byte)
-{
-    return byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;
 }
 
 void

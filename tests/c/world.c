@@ -1,0 +1,121 @@
+/* world.c - see world.h. */
+#include "world.h"
+
+#include <poll.h>
+#include <time.h>
+#include <unistd.h>
+
+void
+world_open_with(struct world *world, const struct step *steps, size_t count,
+                struct esp_settings settings)
+{
+    struct esp_error error = {.message = ""};
+
+    *world = (struct world){.cancel = {.symbol = SYMBOL,
+                                       .api_key = KEY,
+                                       .timeout_ms = 10000,
+                                       .connect_timeout_ms = 10000}};
+    esp_outcome_init(&world->outcome);
+    world->server = server_start(steps, count, false);
+    assert_non_null(world->server);
+    if (settings.base_url == NULL)
+        settings.base_url = server_url(world->server);
+    world->group = esp_group_new();
+    assert_non_null(world->group);
+    world->pool = esp_pool_new(world->group, &settings, &error);
+    if (world->pool == NULL)
+        fail_msg("no pool: %s", error.message);
+}
+
+void
+world_open(struct world *world, const struct step *steps, size_t count)
+{
+    struct esp_settings settings = {.user_agent = "espresso-test"};
+
+    world_open_with(world, steps, count, settings);
+}
+
+void
+world_close(struct world *world)
+{
+    esp_outcome_free(&world->outcome);
+    esp_pool_release(world->pool);
+    esp_group_free(world->group);
+    server_stop(world->server);
+}
+
+void
+world_press(struct world *world)
+{
+    esp_outcome_free(&world->outcome);
+    esp_cancel_all(world->pool, &world->cancel, &world->outcome);
+}
+
+void
+drive_once(struct esp_call *call, int limit_ms)
+{
+    const struct esp_watch *watches;
+    struct pollfd polled[ESP_WATCHES_MAX];
+    size_t count = esp_call_watches(call, &watches);
+    int64_t left = esp_call_timer_ms(call);
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        polled[i] = (struct pollfd){
+            .fd = watches[i].fd,
+            .events = (short)((watches[i].read ? POLLIN : 0) |
+                              (watches[i].write ? POLLOUT : 0))};
+    poll(polled, (nfds_t)count, left < limit_ms ? (int)left : limit_ms);
+    for (i = 0; i < count; i++) {
+        if (polled[i].revents != 0)
+            esp_call_on_socket(call, polled[i].fd,
+                               (polled[i].revents & ~POLLOUT) != 0,
+                               (polled[i].revents & POLLOUT) != 0);
+    }
+    esp_call_on_timer(call);
+}
+
+void
+drive_by_hand(struct esp_call *call)
+{
+    while (!esp_call_is_done(call))
+        drive_once(call, ESP_TIMEOUT_MAX_MS);
+}
+
+void
+drive_until_sent(struct esp_call *call, struct server *server, int count)
+{
+    while (!esp_call_is_done(call) && !server_has_requests(server, count))
+        drive_once(call, 1);
+}
+
+void
+world_press_by_hand(struct world *world)
+{
+    struct esp_call *call;
+
+    esp_outcome_free(&world->outcome);
+    call = esp_call_start(world->pool, &world->cancel, &world->outcome);
+    if (call == NULL)
+        return;
+    drive_by_hand(call);
+    esp_call_free(call);
+}
+
+void
+leave_child(bool ok)
+{
+    const char *program = ok ? "true" : "false";
+
+    execlp(program, program, (char *)NULL);
+    _exit(2);
+}
+
+void
+sleep_ms(long milliseconds)
+{
+    struct timespec pause = {.tv_sec = milliseconds / 1000,
+                             .tv_nsec = milliseconds % 1000 * 1000000};
+
+    nanosleep(&pause, NULL);
+}

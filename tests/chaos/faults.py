@@ -349,6 +349,17 @@ def same_record(scene: Scene) -> Plan:
     return Plan([b"".join(parts)], reply, statuses=(reply.status,))
 
 
+@fault(3)
+def split_record(scene: Scene) -> Plan:
+    """The head alone, then an unasked answer in the TLS record of the body's end:
+    what the client does not read stays decrypted, where no poll sees it."""
+    reply = live_reply(scene)
+    head, *rest = by_length(reply)
+    pause: list[Step] = [scene.rng.choice((0.0, 0.002))]
+    last = b"".join([*rest, poison(scene.rng)])
+    return Plan([head, *pause, last], reply, statuses=(reply.status,))
+
+
 # --- while the client waits ----------------------------------------------------
 
 

@@ -29,6 +29,13 @@ MODULES = (
     "import sys; before = set(sys.modules); import espresso;"
     " print(*sorted(set(sys.modules) - before))"
 )
+# What loading the distribution's libcurl and its libraries costs, whoever does it.
+LIBCURL = (
+    "import time, ctypes\n"
+    "start = time.perf_counter()\n"
+    "ctypes.CDLL('libcurl.so.4')\n"
+    "print(time.perf_counter() - start)\n"
+)
 CALL = "import espresso; espresso.Client('sandbox-bench', base_url={url!r})" + (
     ".cancel_all('ADAUSDM')"
 )
@@ -101,6 +108,7 @@ class Cold:
         self.environment = environment
         self.bare = Program(BARE, environment)
         self.imported = Program(IMPORT, environment)
+        self.libcurl = Program(LIBCURL, environment, prints_seconds=True)
         self.first_hashed = Program(timed, environment | hashed, prints_seconds=True)
         self.first_bundle = Program(timed, environment | bundle, prints_seconds=True)
         self.whole_hashed = Program(whole, environment | hashed)
@@ -128,6 +136,7 @@ class Cold:
         figures = {
             "bare_interpreter_seconds": Figure.of(self.bare.samples),
             "import_adds_seconds": added,
+            "of_which_loading_libcurl_seconds": Figure.of(self.libcurl.samples),
             "import_adds_modules": modules,
             "first_call_hashed_seconds": hashed,
             "first_call_bundle_seconds": Figure.of(self.first_bundle.samples),

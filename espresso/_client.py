@@ -5,8 +5,6 @@ each client and once for each module-level call, so that the core gets
 explicit values and one call never mixes two states of the environment.
 """
 
-from __future__ import annotations
-
 import os
 
 from . import _core
@@ -86,7 +84,7 @@ class Client(_core.Client):
         proxy: str | None = None,
         trust_env: bool = True,
         ca_file: str | os.PathLike[str] | None = None,
-        on_event: Callable[[Event], object] | None = None,
+        on_event: "Callable[[Event], object] | None" = None,
     ) -> None:
         try:
             if on_event is not None and not callable(on_event):
@@ -130,7 +128,7 @@ class Client(_core.Client):
 # base_url as given (None: the default client) -> the environment it was made
 # from, and the client. Needs no lock, which a fork could leave held: two threads
 # that race make two clients, of which one is forgotten.
-_clients: dict[str | None, tuple[Environment, _core.Client]] = {}
+_clients: "dict[str | None, tuple[Environment, _core.Client]]" = {}
 
 
 def client_for(
@@ -154,7 +152,7 @@ def client_for(
 _core.client_for = client_for  # where the C half looks for it
 
 
-def _replace(base_url: str | None, environment: Environment) -> _core.Client:
+def _replace(base_url: str | None, environment: "Environment") -> _core.Client:
     """Make a client for this environment; the one it replaces ends with its last
     call."""
     client = _core.Client(
@@ -232,10 +230,10 @@ def key_from_environment() -> _core.Key:
 
 
 def _destination(
-    environment: Environment,
+    environment: "Environment",
     base_url: str | None,
     *,
-    proxy: Hidden | None = None,
+    proxy: "Hidden | None" = None,
     ca_file: str | None = None,
     trust_env: bool = True,
 ) -> dict[str, str | None]:
@@ -263,7 +261,7 @@ def _destination(
     }
 
 
-def _base_url_from(environment: Environment) -> str:
+def _base_url_from(environment: "Environment") -> str:
     """The host the environment names, if it is one that it may name."""
     text = environment.get(URL_VARIABLE)
     if text is None:
@@ -284,7 +282,7 @@ def _base_url_from(environment: Environment) -> str:
     return url
 
 
-def _ca_path_from(environment: Environment) -> str | None:
+def _ca_path_from(environment: "Environment") -> str | None:
     """The first trust store that the environment names.
 
     SSL_CERT_DIR may be a list, as OpenSSL reads it: the first that is there

@@ -9,8 +9,6 @@ No class adds to the memory layout of Exception, or it could not also be an
 arguments alone make the object anew: it survives pickle, copy and process pools.
 """
 
-from __future__ import annotations
-
 import os
 
 TYPE_CHECKING = False
@@ -54,7 +52,7 @@ class EspressoError(Exception):
     code: int | None = None
     status_code: int | None = None
     symbol: str | None = None
-    outcome: Outcome = "not_sent"
+    outcome: "Outcome" = "not_sent"
     retryable: bool = False
     attempts: int = 0
     attempts_max: int = 0
@@ -64,7 +62,7 @@ class EspressoError(Exception):
     peer: str = ""
 
     def __init_subclass__(
-        cls, *, outcome: Outcome | None = None, retryable: bool | None = None
+        cls, *, outcome: "Outcome | None" = None, retryable: bool | None = None
     ) -> None:
         """Set what a call of one attempt that ends in this class usually says."""
         super().__init_subclass__()
@@ -72,7 +70,7 @@ class EspressoError(Exception):
         cls.retryable = cls.retryable if retryable is None else retryable
 
     def __init__(
-        self, *args: object, order_ids: Iterable[str] = (), **attrs: Any
+        self, *args: object, order_ids: "Iterable[str]" = (), **attrs: "Any"
     ) -> None:
         super().__init__(*args)
         self.args = args  # of three, OSError keeps two; pickles are made of them
@@ -99,7 +97,7 @@ class EspressoError(Exception):
     def _headline(self) -> str:
         return self.message if self.code is None else f"[{self.code}] {self.message}"
 
-    def _details(self) -> Iterator[str]:
+    def _details(self) -> "Iterator[str]":
         if self.status_code is not None:
             yield f"HTTP {self.status_code}"
         if self.symbol or self.peer:
@@ -213,7 +211,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     are None.
     """
 
-    results: dict[str, dict[str, Any]]
+    results: "dict[str, dict[str, Any]]"
     """Symbol to what its cancel returned."""
     failed: dict[str, Exception]
     """Symbol to what its cancel raised; in a split, of this part."""
@@ -221,12 +219,12 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     def __init__(
         self,
         message: str,
-        exceptions: Sequence[Exception],
+        exceptions: "Sequence[Exception]",
         /,
         *,
-        results: Mapping[str, dict[str, Any]] | None = None,
-        failed: Mapping[str, Exception] | None = None,
-        **attrs: Any,
+        results: "Mapping[str, dict[str, Any]] | None" = None,
+        failed: "Mapping[str, Exception] | None" = None,
+        **attrs: "Any",
     ) -> None:
         # The group's own tuple: a list could change between now and the pickling.
         members: tuple[Exception, ...] = self.exceptions
@@ -237,15 +235,15 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     @classmethod
     def from_results(
         cls,
-        results: Mapping[str, dict[str, Any]],
-        failed: Mapping[str, Exception],
-        **attrs: Any,
-    ) -> Self:
+        results: "Mapping[str, dict[str, Any]]",
+        failed: "Mapping[str, Exception]",
+        **attrs: "Any",
+    ) -> "Self":
         """Make the exception of a list call, of which at least one symbol failed."""
         text = f"{len(failed)} of {len(results) + len(failed)} symbols failed"
         return cls(text, list(failed.values()), results=results, failed=failed, **attrs)
 
-    def derive(self, excs: Sequence[Any], /) -> Any:
+    def derive(self, excs: "Sequence[Any]", /) -> "Any":
         """Make the part of a split that holds `excs`: every result, its failures."""
         part = {id(error) for error in excs}
         kept = {name: error for name, error in self.failed.items() if id(error) in part}
@@ -302,7 +300,7 @@ def from_outcome(
     code: int | None,
     status_code: int | None,
     retry_after: float | None,
-    **attrs: Any,
+    **attrs: "Any",
 ) -> EspressoError:
     """Make the exception of a failed call; the binding calls this for each.
 
@@ -377,7 +375,7 @@ def _printable(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def _combined(members: Sequence[Exception]) -> dict[str, Any]:
+def _combined(members: "Sequence[Exception]") -> "dict[str, Any]":
     """What the members have in common; of a stranger nothing is known."""
     own = [error for error in members if isinstance(error, EspressoError)]
     worst = ("not_sent", "rejected", "unknown").index

@@ -375,7 +375,7 @@ call_start(struct esp_pool *pool, const struct esp_cancel *cancel,
     esp_outcome_init(outcome);
     if (!check_options(cancel, is_warm_up, outcome))
         return NULL;
-    call = malloc(sizeof *call);
+    call = libcurl_init() ? malloc(sizeof *call) : NULL;
     if (call == NULL || !pool_enter(pool, &call->entry)) {
         outcome->kind = call == NULL ? ESP_NO_MEMORY : ESP_CLOSED;
         free(call);

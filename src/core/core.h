@@ -257,6 +257,9 @@ void lookups_after_fork(bool in_child);
 
 /* ---- Fork (group.c) ----------------------------------------------------- */
 
+/* Initialise libcurl, once a process; false: it cannot be. */
+bool libcurl_init(void);
+
 /* Around every piece of libcurl that may take a lock of libcurl or of the TLS
  * library: a fork waits until no thread is inside, or the child would hang on
  * a lock whose owner it does not have.  Not recursive. */

@@ -190,7 +190,7 @@ int64_t esp_timeout_ms(double seconds);
  * wait for their calls. */
 struct esp_group;
 
-/* The first call initialises libcurl.  NULL: that failed, or no memory. */
+/* NULL when out of memory. */
 struct esp_group *esp_group_new(void);
 
 /* Give `group` back; the last of its pools to go frees it.  NULL is fine. */
@@ -349,7 +349,7 @@ const char *esp_version_cjson(void);
 
 /* SSLKEYLOGFILE is set, or was when libcurl was initialised: then libcurl
  * writes the secrets of every session to that file.  Source: libcurl's
- * documentation of CURLOPT_SSLVERSION's environment.  Always false where
+ * list of environment variables.  Always false where
  * libcurl was built without it. */
 bool esp_keylog_is_on(void);
 

@@ -8,6 +8,10 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct esp_group *groups;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+
+/* libcurl is initialised by the first call, not by the import: it takes a
+ * millisecond, and opens what SSLKEYLOGFILE names. */
+static pthread_once_t libcurl_once = PTHREAD_ONCE_INIT;
 static bool libcurl_is_ready;
 
 /* ---- Fork --------------------------------------------------------------- */
@@ -115,11 +119,23 @@ esp_keylog_is_on(void)
 static void
 process_init(void)
 {
-    keylog_at_init = keylog_is_named();
     inside_init();
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static void
+libcurl_init_once(void)
+{
+    keylog_at_init = keylog_is_named();
     tls_init();
     libcurl_is_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+bool
+libcurl_init(void)
+{
+    pthread_once(&libcurl_once, libcurl_init_once);
+    return libcurl_is_ready;
 }
 
 /* ---- Groups ------------------------------------------------------------- */
@@ -130,10 +146,8 @@ esp_group_new(void)
     struct esp_group *group = calloc(1, sizeof *group);
 
     pthread_once(&process_once, process_init);
-    if (group == NULL || !libcurl_is_ready) {
-        free(group);
+    if (group == NULL)
         return NULL;
-    }
     atomic_init(&group->references, 1);
     pthread_mutex_lock(&registry_lock);
     group->next = groups;

@@ -29,6 +29,11 @@ struct module_state {
     atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
 };
 
+/* ---- exec.c, functions.c: what module.c puts together ------------------- */
+
+int module_exec(PyObject *module);
+extern PyMethodDef module_methods[];
+
 /* ---- errors.c: the one place that raises for the core ------------------- */
 
 /* Raise what `outcome` says of a call for `symbol` (NULL: a warm-up); always

@@ -1,7 +1,7 @@
 /* core.h - what the files of the core share; private.
  *
  * Order of locks: registry (group.c), then pools, then parse (json.c),
- * look-ups (lookups.c) and libcurl (group.c).  None but the last, which readers
+ * look-ups (lookups.c) and libcurl (libcurl.c).  None but the last, which readers
  * share, is held while libcurl runs, and none while a hook does. */
 #ifndef ESP_CORE_H
 #define ESP_CORE_H
@@ -255,7 +255,7 @@ void lookups_note_abandoned(void);
 void lookups_prepare_fork(void);
 void lookups_after_fork(bool in_child);
 
-/* ---- Fork (group.c) ----------------------------------------------------- */
+/* ---- libcurl (libcurl.c) ------------------------------------------------ */
 
 /* Initialise libcurl, once a process; false: it cannot be. */
 bool libcurl_init(void);
@@ -265,6 +265,10 @@ bool libcurl_init(void);
  * a lock whose owner it does not have.  Not recursive. */
 void libcurl_enter(void);
 void libcurl_leave(void);
+
+void libcurl_gate_init(void);
+void libcurl_prepare_fork(void);
+void libcurl_after_fork(bool in_child);
 
 /* ---- Lane (lane.c) ------------------------------------------------------ */
 

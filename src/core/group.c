@@ -1,5 +1,5 @@
-/* group.c - all pools of one interpreter, and what a process has once: libcurl,
- * the fork handlers, and the list they walk. */
+/* group.c - all pools of one interpreter, and what a process has once: the fork
+ * handlers, and the list they walk. */
 #include "core.h"
 
 #include <stdlib.h>
@@ -9,41 +9,7 @@ static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct esp_group *groups;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 
-/* libcurl is initialised by the first call, not by the import: it takes a
- * millisecond, and opens what SSLKEYLOGFILE names. */
-static pthread_once_t libcurl_once = PTHREAD_ONCE_INIT;
-static bool libcurl_is_ready;
-
 /* ---- Fork --------------------------------------------------------------- */
-
-static pthread_rwlock_t inside;
-
-static void
-inside_init(void)
-{
-    pthread_rwlockattr_t attributes;
-
-    pthread_rwlockattr_init(&attributes);
-#ifdef __GLIBC__
-    /* Or a fork could wait for ever while calls come and go. */
-    pthread_rwlockattr_setkind_np(
-        &attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-#endif
-    pthread_rwlock_init(&inside, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
-}
-
-void
-libcurl_enter(void)
-{
-    pthread_rwlock_rdlock(&inside);
-}
-
-void
-libcurl_leave(void)
-{
-    pthread_rwlock_unlock(&inside);
-}
 
 static void
 before_fork(void)
@@ -57,7 +23,7 @@ before_fork(void)
             pthread_mutex_lock(&pool->lock);
     json_lock_prepare_fork();
     lookups_prepare_fork();
-    pthread_rwlock_wrlock(&inside);
+    libcurl_prepare_fork();
 }
 
 static void
@@ -66,7 +32,7 @@ after_fork_in_parent(void)
     struct esp_group *group;
     struct esp_pool *pool;
 
-    pthread_rwlock_unlock(&inside);
+    libcurl_after_fork(false);
     lookups_after_fork(false);
     json_lock_after_fork(false);
     for (group = groups; group != NULL; group = group->next)
@@ -81,7 +47,7 @@ after_fork_in_child(void)
     struct esp_group *group;
     struct esp_pool *pool;
 
-    inside_init();
+    libcurl_after_fork(true);
     lookups_after_fork(true);
     json_lock_after_fork(true);
     pthread_mutex_init(&registry_lock, NULL);
@@ -93,49 +59,11 @@ after_fork_in_child(void)
     }
 }
 
-/* ---- The process -------------------------------------------------------- */
-
-/* libcurl opens the file when it is initialised and keeps it open. */
-static bool keylog_at_init;
-
-static bool
-keylog_is_named(void)
-{
-#ifdef ESP_WITHOUT_KEYLOG
-    return false;
-#else
-    const char *file = getenv("SSLKEYLOGFILE");
-
-    return file != NULL && file[0] != '\0';
-#endif
-}
-
-bool
-esp_keylog_is_on(void)
-{
-    return keylog_at_init || keylog_is_named();
-}
-
 static void
 process_init(void)
 {
-    inside_init();
+    libcurl_gate_init();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-}
-
-static void
-libcurl_init_once(void)
-{
-    keylog_at_init = keylog_is_named();
-    tls_init();
-    libcurl_is_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
-
-bool
-libcurl_init(void)
-{
-    pthread_once(&libcurl_once, libcurl_init_once);
-    return libcurl_is_ready;
 }
 
 /* ---- Groups ------------------------------------------------------------- */

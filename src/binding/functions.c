@@ -1,0 +1,92 @@
+/* functions.c - the functions of the module _core. */
+#include "module.h"
+
+#define DRAIN_WAIT_MS 2000
+
+PyDoc_STRVAR(
+    cancel_all_doc,
+    "cancel_all($module, /, symbol, *, missing_ok=False, timeout=...,\n"
+    "           max_retries=..., api_key=None, base_url=None)\n--\n\n"
+    "Cancel all open orders of your account on one symbol.\n\n"
+    "    >>> espresso.cancel_all(\"ADAUSDM\")\n"
+    "    {'symbol': 'ADAUSDM', 'order_ids': ['550e8400-...', ...]}\n\n"
+    "The account is that of DELTADEFI_API_KEY, read at each call. Blocks, at\n"
+    "most `timeout` (10 s). All open orders on the symbol go, also those\n"
+    "placed by hand or by another program.\n\n"
+    "symbol: str, 1 to 64 of A-Z a-z 0-9 . _ -\n"
+    "missing_ok: bool; nothing open is a success with no ids, not\n"
+    "    OrderNotFoundError\n"
+    "timeout: float, seconds for the whole call, attempts and waits included\n"
+    "max_retries: int, attempts after the first (2)\n"
+    "api_key: str, instead of DELTADEFI_API_KEY\n"
+    "base_url: str, instead of DELTADEFI_BASE_URL or espresso.MAINNET\n\n"
+    "Returns and raises what Client.cancel_all does.");
+
+PyDoc_STRVAR(parse_doc,
+             "parse_base_url(text, /)\n--\n\n"
+             "(normalised URL, host, whether it is loopback) of a base URL.\n"
+             "Raises ConfigError for one that could leak the key.");
+
+PyDoc_STRVAR(trust_doc, "system_trust()\n--\n\n"
+                        "The system's hashed directory or bundle of roots, "
+                        "or None.");
+
+PyDoc_STRVAR(drain_doc, "_drain()\n--\n\n"
+                        "End the calls of other threads; run at exit.");
+
+static PyObject *
+module_parse_base_url(PyObject *module, PyObject *text)
+{
+    struct module_state *state = PyModule_GetState(module);
+    struct esp_base_url url;
+    struct esp_error error;
+    const char *utf8;
+    Py_ssize_t length;
+
+    if (!PyUnicode_Check(text)) {
+        arguments_refuse_type(text, "base_url", "str");
+        return NULL;
+    }
+    utf8 = PyUnicode_AsUTF8AndSize(text, &length);
+    if (utf8 == NULL || (size_t)length != strlen(utf8)) {
+        PyErr_Clear(); /* a lone surrogate, or a NUL inside: no URL */
+        utf8 = "";
+    }
+    if (!esp_base_url_parse(utf8, &url, &error))
+        return errors_raise_argument(state->config_error, &error);
+    return Py_BuildValue("ssN", url.url, url.host,
+                         PyBool_FromLong(url.loopback));
+}
+
+static PyObject *
+module_system_trust(PyObject *module, PyObject *unused)
+{
+    char path[ESP_PATH_MAX + 1];
+
+    (void)module;
+    (void)unused;
+    if (!esp_trust_system(path))
+        return Py_NewRef(Py_None);
+    return PyUnicode_DecodeFSDefault(path);
+}
+
+static PyObject *
+module_drain(PyObject *module, PyObject *unused)
+{
+    struct module_state *state = PyModule_GetState(module);
+
+    (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    esp_group_drain(state->group, DRAIN_WAIT_MS);
+    Py_END_ALLOW_THREADS
+    return Py_NewRef(Py_None);
+}
+
+PyMethodDef module_methods[] = {
+    {"cancel_all", (PyCFunction)(void (*)(void))client_cancel_all_anywhere,
+     METH_FASTCALL | METH_KEYWORDS, cancel_all_doc},
+    {"parse_base_url", module_parse_base_url, METH_O, parse_doc},
+    {"system_trust", module_system_trust, METH_NOARGS, trust_doc},
+    {"_drain", module_drain, METH_NOARGS, drain_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0
 
 PRELUDE = """
-import os, sys, time
+import os, signal, sys, time
+# A shell starts its background jobs with SIGINT ignored; this may be in one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import espresso
 
 def connect(key=None, **options):

@@ -1,8 +1,7 @@
 """What can stand between a client and the exchange before a request goes out.
 
 Each holds a call in one phase until it is opened: `HungNames` in the name look-up,
-`Gate` in the TCP connection or in the TLS handshake. `RawServer` says whatever it
-likes, over plain http, which espresso speaks to loopback.
+`Gate` in the TCP connection or in the TLS handshake.
 """
 
 from __future__ import annotations
@@ -191,56 +190,6 @@ def _relay(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
-
-
-class RawServer:
-    """A plain http address whose every connection is served by `talk`.
-
-    Args:
-        talk: gets the connection after the head of a request has come. It may send
-            for ever: when the server closes, that raises OSError.
-    """
-
-    def __init__(self, talk: Callable[[socket.socket], None]) -> None:
-        self._talk = talk
-        self._listener = socket.create_server((HOST, 0))
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for sock in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        for thread in self._threads:
-            thread.join(_PATIENCE)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self._sockets.append(sock)
-                thread = threading.Thread(target=self._serve, args=[sock], daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            sock.recv(65536)
-            self._talk(sock)
 
 
 @contextmanager

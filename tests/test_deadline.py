@@ -6,7 +6,6 @@ and ``python -m tests.measure`` measures it in peace.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,8 @@ import pytest
 import espresso
 from espresso.sandbox import Exchange
 from tests.children import PRELUDE, Child, environment, run
-from tests.obstacles import HUNG_NAME, Gate, HungNames, RawServer, running
+from tests.obstacles import HUNG_NAME, Gate, HungNames, running
+from tests.rawserver import RawServer, Script, Wire
 
 SYMBOL = "ADAUSDM"
 TIMEOUT = 0.7  # seconds
@@ -45,28 +45,33 @@ def timed_out(client: espresso.Client, **options: Any) -> espresso.EspressoError
 
 # --- a peer that never comes to an end -------------------------------------------
 
-Talk = Callable[[socket.socket], None]
+
+def stop_after(first: bytes) -> Script:
+    def script(wire: Wire) -> None:
+        wire.read_request()
+        wire.send(first)
+        wire.hold()
+
+    return script
 
 
-def say_nothing(sock: socket.socket) -> None:
-    sock.recv(1)
-
-
-def repeat(data: bytes, pause: float = 0.001, first: bytes = b"") -> Talk:
-    def talk(sock: socket.socket) -> None:
-        sock.sendall(first)
+def repeat(data: bytes, pause: float = 0.001, first: bytes = b"") -> Script:
+    def script(wire: Wire) -> None:
+        wire.read_request()
+        if first:
+            wire.send(first)
         while True:
-            sock.sendall(data)
+            wire.send(data)
             time.sleep(pause)
 
-    return talk
+    return script
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
-ENDLESS: dict[str, Talk] = {
-    "no answer": say_nothing,
-    "half a status line": repeat(b"", 0.02, HEAD[:9]),
+ENDLESS: dict[str, Script] = {
+    "no answer": stop_after(b""),
+    "half a status line": stop_after(HEAD[:9]),
     "dripping headers": repeat(b"X-Drip: 1\r\n", 0.02, HEAD),
     "one endless header line": repeat(b"x", 0.005, HEAD + b"X-Drip: "),
     "endless 100": repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -74,13 +79,13 @@ ENDLESS: dict[str, Talk] = {
     "dripping chunks": repeat(
         b"1\r\n \r\n", 0.005, HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     ),
-    "body that stops": repeat(b"", 0.02, HEAD + b"Content-Length: 50\r\n\r\n{"),
+    "body that stops": stop_after(HEAD + b"Content-Length: 50\r\n\r\n{"),
 }
 
 
-@pytest.mark.parametrize("talk", ENDLESS.values(), ids=ENDLESS)
-def test_an_endless_answer(talk: Talk, exchange: Exchange) -> None:
-    with RawServer(talk) as server:
+@pytest.mark.parametrize("script", ENDLESS.values(), ids=ENDLESS)
+def test_an_endless_answer(script: Script, exchange: Exchange) -> None:
+    with RawServer(script, tls=False) as server:
         error = timed_out(make(exchange, base_url=server.url))
     assert isinstance(error, espresso.RequestTimeoutError | espresso.ResponseError)
     assert error.outcome == "unknown"
@@ -92,7 +97,7 @@ def test_a_flood_ends_at_the_ceiling(exchange: Exchange) -> None:
         line = (
             b"X-Flood: 1\r\n" if first is HEAD else b"400\r\n" + b" " * 1024 + b"\r\n"
         )
-        with RawServer(repeat(line * 64, 0, first)) as server:
+        with RawServer(repeat(line * 64, 0, first), tls=False) as server:
             error = timed_out(make(exchange, base_url=server.url, max_retries=0))
         assert error.outcome == "unknown"
 
@@ -151,7 +156,7 @@ def test_warm_up_is_bounded(obstacle: Obstacle, exchange: Exchange) -> None:
 
 
 def test_warm_up_without_an_answer(exchange: Exchange) -> None:
-    with RawServer(say_nothing) as server:
+    with RawServer(stop_after(b""), tls=False) as server:
         client = make(exchange, base_url=server.url)
         started = time.monotonic()
         with pytest.raises(espresso.RequestTimeoutError) as caught:

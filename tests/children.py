@@ -27,8 +27,11 @@ PATIENCE = 30.0
 
 PRELUDE = """
 import os, signal, sys, time
-# A shell starts its background jobs with SIGINT ignored; this may be in one.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    # A shell starts its background jobs with SIGINT ignored; this may be in one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+except ValueError:
+    pass  # a subinterpreter, or not the main thread
 import espresso
 
 def connect(key=None, **options):

@@ -90,7 +90,10 @@ clean: ## remove all that make has made
 	@find espresso tests examples benchmarks scripts -name __pycache__ \
 	    -prune -exec rm -rf {} + 2>/dev/null || true
 
+# Byte code even where PYTHONDONTWRITEBYTECODE is set: without it each import
+# would compile espresso anew, which takes longer than loading libcurl.
 build: $(BUILT) ## set up .venv and build the extension in place, if need be
+	@$(BIN)/python -m compileall -q espresso
 
 system: ## install the system packages that are missing (apt-get)
 	@scripts/bootstrap

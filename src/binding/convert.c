@@ -7,6 +7,24 @@
 
 static PyObject *convert_value(struct module_state *state, const cJSON *item);
 
+PyObject *
+convert_seconds(double seconds)
+{
+    return seconds >= 0 ? PyFloat_FromDouble(seconds) : Py_NewRef(Py_None);
+}
+
+PyObject *
+convert_int(bool present, long number)
+{
+    return present ? PyLong_FromLong(number) : Py_NewRef(Py_None);
+}
+
+PyObject *
+convert_text(const char *text, size_t length)
+{
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)length, "replace");
+}
+
 /* The scan let only integers up to 2^53 through: a double holds them. */
 static PyObject *
 convert_number(const cJSON *item)

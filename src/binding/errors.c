@@ -39,29 +39,10 @@ errors_raise_argument(PyObject *type, const struct esp_error *error)
     return NULL;
 }
 
-/* Server text, which may be anything. */
-static PyObject *
-decode(const char *text, size_t length)
-{
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)length, "replace");
-}
-
-static PyObject *
-number_or_none(bool present, long number)
-{
-    return present ? PyLong_FromLong(number) : Py_NewRef(Py_None);
-}
-
 static PyObject *
 symbol_or_none(const char *symbol)
 {
     return symbol != NULL ? PyUnicode_FromString(symbol) : Py_NewRef(Py_None);
-}
-
-static PyObject *
-seconds_or_none(double seconds)
-{
-    return seconds >= 0 ? PyFloat_FromDouble(seconds) : Py_NewRef(Py_None);
 }
 
 /* The keywords of from_outcome.  "N" takes over references and passes the
@@ -76,14 +57,14 @@ describe(struct esp_pool *pool, const struct esp_outcome *outcome,
         "call_sent", sent_names[outcome->call_sent], "retryable",
         PyBool_FromLong(outcome->retry != ESP_RETRY_NEVER), "certificate",
         PyBool_FromLong(outcome->certificate), "code",
-        number_or_none(outcome->has_code, outcome->code), "status_code",
-        number_or_none(outcome->http_status != 0, outcome->http_status),
-        "message", decode(outcome->message, strlen(outcome->message)), "body",
-        decode(outcome->body, outcome->body_length), "symbol",
+        convert_int(outcome->has_code, outcome->code), "status_code",
+        convert_int(outcome->http_status != 0, outcome->http_status),
+        "message", convert_text(outcome->message, strlen(outcome->message)),
+        "body", convert_text(outcome->body, outcome->body_length), "symbol",
         symbol_or_none(symbol), "peer", esp_pool_base_url(pool)->peer,
         "attempts", outcome->attempts, "attempts_max", outcome->attempts_max,
         "elapsed", outcome->elapsed_s, "retry_after",
-        seconds_or_none(outcome->retry_after));
+        convert_seconds(outcome->retry_after));
 }
 
 static PyObject *

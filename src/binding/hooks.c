@@ -52,13 +52,6 @@ on_interrupted(void *user)
     return raised;
 }
 
-/* Seconds, or None for a phase that was not reached. */
-static PyObject *
-seconds(double value)
-{
-    return value >= 0 ? PyFloat_FromDouble(value) : Py_NewRef(Py_None);
-}
-
 static PyObject *
 describe(const struct esp_attempt *attempt)
 {
@@ -68,17 +61,16 @@ describe(const struct esp_attempt *attempt)
     return Py_BuildValue(
         "{s:s,s:i,s:N,s:N,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s}", "symbol",
         attempt->symbol, "attempt", attempt->number, "status_code",
-        outcome->http_status ? PyLong_FromLong(outcome->http_status)
-                             : Py_NewRef(Py_None),
-        "code",
-        outcome->has_code ? PyLong_FromLong(outcome->code)
-                          : Py_NewRef(Py_None),
-        "outcome", errors_sent_name(outcome->sent), "lost_reply",
-        PyBool_FromLong(attempt->lost_reply), "dns", seconds(timing->dns_s),
-        "connect", seconds(timing->connect_s), "tls", seconds(timing->tls_s),
-        "first_byte", seconds(timing->first_byte_s), "total",
-        seconds(timing->total_s), "reused", PyBool_FromLong(timing->reused),
-        "remote", timing->remote);
+        convert_int(outcome->http_status != 0, outcome->http_status), "code",
+        convert_int(outcome->has_code, outcome->code), "outcome",
+        errors_sent_name(outcome->sent), "lost_reply",
+        PyBool_FromLong(attempt->lost_reply), "dns",
+        convert_seconds(timing->dns_s), "connect",
+        convert_seconds(timing->connect_s), "tls",
+        convert_seconds(timing->tls_s), "first_byte",
+        convert_seconds(timing->first_byte_s), "total",
+        convert_seconds(timing->total_s), "reused",
+        PyBool_FromLong(timing->reused), "remote", timing->remote);
 }
 
 /* espresso._watch.attempt(on_event, fields, message, seconds to the next). */
@@ -92,12 +84,10 @@ tell(PyObject *on_event, const struct esp_attempt *attempt)
     if (module != NULL)
         result = PyObject_CallMethod(
             module, "attempt", "ONNN", on_event ? on_event : Py_None,
-            describe(attempt),
-            PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message),
-                                 "replace"),
-            seconds(attempt->next_in_ms < 0
-                        ? -1
-                        : (double)attempt->next_in_ms / 1000));
+            describe(attempt), convert_text(message, strlen(message)),
+            convert_seconds(attempt->next_in_ms < 0
+                                ? -1
+                                : (double)attempt->next_in_ms / 1000));
     Py_XDECREF(module);
     return result;
 }

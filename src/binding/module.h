@@ -55,6 +55,13 @@ PyObject *errors_raise_argument(PyObject *type, const struct esp_error *error);
 PyObject *convert_success(struct module_state *state,
                           const struct esp_outcome *outcome, PyObject *symbol);
 
+/* New references; None for what is absent, or negative seconds. */
+PyObject *convert_seconds(double seconds);
+PyObject *convert_int(bool present, long number);
+
+/* The text of a server, which may be anything.  New reference. */
+PyObject *convert_text(const char *text, size_t length);
+
 /* ---- arguments.c: what a user gave, or a clear exception ---------------- */
 
 /* Raise TypeError: `name` must be `expected`; always false. */

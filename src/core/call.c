@@ -13,7 +13,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NOTHING_OPEN 4200 /* [field]: the code of "nothing was open" */
 #define GRACE_MS 5        /* libcurl's own time-out comes first */

@@ -273,11 +273,6 @@ callbacks_set_easy(struct esp_lane *lane)
     CURL *easy = lane->easy;
     CURLcode code = CURLE_OK;
 
-#define SET(option, value)                                                    \
-    do {                                                                      \
-        if (code == CURLE_OK)                                                 \
-            code = curl_easy_setopt(easy, option, value);                     \
-    } while (0)
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     SET(CURLOPT_OPENSOCKETDATA, lane);
     SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
@@ -289,6 +284,5 @@ callbacks_set_easy(struct esp_lane *lane)
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, lane);
     SET(CURLOPT_ERRORBUFFER, lane->error_text);
-#undef SET
     return code;
 }

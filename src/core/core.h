@@ -132,6 +132,15 @@ struct esp_request_text {
     struct curl_slist headers[4]; /* our own nodes: libcurl only reads them */
 };
 
+/* Set one option of the local `easy`, unless an earlier one failed; the code
+ * stays in the local `code`.  An option that was not taken could mean no
+ * time-out, or no verification. */
+#define SET(option, value)                                                    \
+    do {                                                                      \
+        if (code == CURLE_OK)                                                 \
+            code = curl_easy_setopt(easy, option, value);                     \
+    } while (0)
+
 /* Where requests go: the parts of a pool's settings that libcurl gets. */
 struct esp_target {
     struct esp_base_url base;

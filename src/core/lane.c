@@ -9,10 +9,9 @@
  * - take what lies on an idle connection for the answer to the next request:
  *   before reuse we poll the sockets, which we record ourselves because
  *   CURLINFO_ACTIVESOCKET is -1 between transfers of a multi handle, and
- *   again in PREREQ;
+ *   again in PREREQ, where the TLS library is asked, too;
  * - accept answers whose framing is contradictory or missing: the header
- *   callback counts.
- */
+ *   callback counts. */
 #include "core.h"
 
 #include <errno.h>
@@ -115,14 +114,14 @@ lane_free(struct esp_lane *lane)
 
 /* ---- One transfer ------------------------------------------------------- */
 
-/* The kept connection is too old by a clock that also ran while the machine
- * slept, or has something to read. */
+/* There is no kept connection ("Connection: close"), it is too old by a clock
+ * that also ran while the machine slept, or it has something to read. */
 static bool
 lane_is_stale(const struct esp_lane *lane)
 {
     int64_t now = clock_boot_ms();
 
-    return now - lane->used_at > ESP_IDLE_AGE_MS ||
+    return lane->socket_count == 0 || now - lane->used_at > ESP_IDLE_AGE_MS ||
            now - lane->connected_at > ESP_LIFETIME_MS ||
            lane_is_readable(lane);
 }
@@ -152,8 +151,6 @@ lane_start(struct esp_lane *lane, const struct esp_target *target,
     lane_reset(lane);
     if (lane->multi != NULL && lane_is_stale(lane))
         lane_close(lane);
-    if (lane->multi != NULL && lane->socket_count == 0)
-        lane_close(lane); /* the answer said "Connection: close" */
     lane->needs_dns = lane->multi == NULL &&
                       (target->base.needs_dns || target->proxy != NULL);
     if (lane->needs_dns && lookups_exhausted()) {

@@ -9,14 +9,6 @@
 
 #define KEY_NAME "X-API-KEY: "
 
-/* Set one option of `easy` unless an earlier one failed; the code stays in
- * the local `code`. */
-#define SET(option, value)                                                    \
-    do {                                                                      \
-        if (code == CURLE_OK)                                                 \
-            code = curl_easy_setopt(easy, option, value);                     \
-    } while (0)
-
 /* Both are always given: what is not set would come from how libcurl was
  * compiled. */
 static CURLcode

@@ -1,7 +1,8 @@
 """Types of the C extension; the docstrings are in the C."""
 
+from collections.abc import Iterable
 from types import EllipsisType, TracebackType
-from typing import Any, Final, NoReturn, Self, final
+from typing import Any, Final, NoReturn, Self, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -33,14 +34,26 @@ class Client:
     def _has_own_key(self) -> bool: ...
     @property
     def _is_ready(self) -> bool: ...
+    @overload
     def cancel_all(
         self,
         symbol: str,
         *,
         missing_ok: bool = False,
+        confirm: bool = False,
         timeout: float | EllipsisType = ...,
         max_retries: int | EllipsisType = ...,
     ) -> CancelAllResult: ...
+    @overload
+    def cancel_all(
+        self,
+        symbol: Iterable[str],
+        *,
+        missing_ok: bool = False,
+        confirm: bool = False,
+        timeout: float | EllipsisType = ...,
+        max_retries: int | EllipsisType = ...,
+    ) -> list[CancelAllResult]: ...
     def warm_up(self) -> float: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
@@ -54,15 +67,28 @@ class Client:
     def __reduce__(self) -> NoReturn: ...
     def __reduce_ex__(self, protocol: object, /) -> NoReturn: ...
 
+@overload
 def cancel_all(
     symbol: str,
     *,
     missing_ok: bool = False,
+    confirm: bool = False,
     timeout: float | EllipsisType = ...,
     max_retries: int | EllipsisType = ...,
     api_key: str | None = None,
     base_url: str | None = None,
 ) -> CancelAllResult: ...
+@overload
+def cancel_all(
+    symbol: Iterable[str],
+    *,
+    missing_ok: bool = False,
+    confirm: bool = False,
+    timeout: float | EllipsisType = ...,
+    max_retries: int | EllipsisType = ...,
+    api_key: str | None = None,
+    base_url: str | None = None,
+) -> list[CancelAllResult]: ...
 def client_for(
     api_key: str | None, base_url: str | None
 ) -> tuple[Client, Key]: ...  # put here by espresso._client

@@ -304,8 +304,8 @@ def from_outcome(
 ) -> EspressoError:
     """Make the exception of a failed call; the binding calls this for each.
 
-    kind: what ended the last attempt: "api", "http", "transport", "timeout" or
-        "bad_reply"
+    kind: what ended the last attempt: "api", "http", "transport", "timeout",
+        "bad_reply" or "still_open"
     sent: what the last attempt did; with `kind` it decides the class
     call_sent: what all attempts together did; it becomes ``outcome``
     certificate: verification or the trust store failed ("transport" only)
@@ -342,6 +342,8 @@ def _class_of(
             return RequestTimeoutError
         case "bad_reply":
             return ResponseError
+        case "still_open":
+            return StillOpenError
     raise ValueError(f"no exception for kind {kind!r}")
 
 

@@ -62,7 +62,7 @@ def no_leak(error: BaseException, *secrets: str) -> None:
 
 # --- the symbol ------------------------------------------------------------------
 
-WRONG_TYPES = [None, b"ADAUSDM", 1, 1.5, True, object(), {"ADAUSDM": 1}]
+WRONG_TYPES = [None, b"ADAUSDM", bytearray(b"ADAUSDM"), 1, 1.5, True, object()]
 
 
 @pytest.mark.parametrize("symbol", WRONG_TYPES, ids=repr)

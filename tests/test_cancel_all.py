@@ -706,14 +706,15 @@ def test_habits(
 
 def test_signatures() -> None:
     assert str(inspect.signature(espresso.cancel_all)) == (
-        "(symbol, *, missing_ok=False, timeout=Ellipsis, max_retries=Ellipsis, "
-        "api_key=None, base_url=None)"
+        "(symbol, *, missing_ok=False, confirm=False, timeout=Ellipsis, "
+        "max_retries=Ellipsis, api_key=None, base_url=None)"
     )
     method = inspect.signature(espresso.Client.cancel_all)
     assert list(method.parameters) == [
         "self",
         "symbol",
         "missing_ok",
+        "confirm",
         "timeout",
         "max_retries",
     ]
@@ -721,7 +722,7 @@ def test_signatures() -> None:
         if name not in ("self", "symbol"):
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
     assert str(inspect.signature(espresso.Client("k").cancel_all)) == (
-        "(symbol, *, missing_ok=False, timeout=Ellipsis, max_retries=Ellipsis)"
+        "(symbol, *, missing_ok=False, confirm=False, timeout=Ellipsis, max_retries=Ellipsis)"
     )
     assert str(inspect.signature(espresso.Client.warm_up)) == "(self, /)"
     assert str(inspect.signature(espresso.Client.close)) == "(self, /)"

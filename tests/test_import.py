@@ -164,7 +164,7 @@ def test_signatures() -> None:
         assert callable(thing)
         return list(inspect.signature(thing).parameters)
 
-    options = ["symbol", "missing_ok", "timeout", "max_retries"]
+    options = ["symbol", "missing_ok", "confirm", "timeout", "max_retries"]
     assert names(espresso.cancel_all) == [*options, "api_key", "base_url"]
     assert names(espresso.Client.cancel_all) == ["self", *options]
     assert names(espresso.Client)[:2] == ["api_key", "base_url"]

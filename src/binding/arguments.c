@@ -92,7 +92,7 @@ arguments_symbol(PyObject *value)
     Py_ssize_t length;
 
     if (!PyUnicode_Check(value)) {
-        arguments_refuse_type(value, "symbol", "one str");
+        arguments_refuse_type(value, "symbol", "str");
         return NULL;
     }
     /* The length first: 10^8 characters need no encoding to be refused. */
@@ -149,6 +149,7 @@ press_slot(struct press_arguments *out, PyObject *name, bool is_module_level)
         bool everywhere;
     } known[] = {
         {"missing_ok", &out->missing_ok, true},
+        {"confirm", &out->confirm, true},
         {"timeout", &out->timeout, true},
         {"max_retries", &out->max_retries, true},
         {"symbol", &out->symbol, true},
@@ -215,9 +216,10 @@ arguments_press(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
 {
     *out = (struct press_arguments){0};
     if (nargs > 1) {
-        PyErr_SetString(PyExc_TypeError,
-                        "cancel_all() takes one symbol; everything else is "
-                        "given by keyword");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "cancel_all() takes one symbol or one list of symbols; "
+            "everything else is given by keyword");
         return false;
     }
     if (nargs == 1)

@@ -63,10 +63,14 @@ read_options(Client *self, const struct press_arguments *given,
     double unused;
     int missing_ok =
         given->missing_ok != NULL ? PyObject_IsTrue(given->missing_ok) : 0;
+    int confirm = given->confirm != NULL && missing_ok >= 0
+                      ? PyObject_IsTrue(given->confirm)
+                      : 0;
 
-    if (missing_ok < 0)
+    if (missing_ok < 0 || confirm < 0)
         return false;
     cancel->missing_ok = missing_ok;
+    cancel->confirm = confirm;
     cancel->timeout_ms = self->timeout_ms;
     cancel->attempt_timeout_ms = self->attempt_timeout_ms;
     cancel->connect_timeout_ms = self->connect_timeout_ms;
@@ -96,30 +100,80 @@ run_without_gil(struct module_state *state, core_call *call, Client *self,
     PyEval_RestoreThread(context.thread);
 }
 
-/* Press the button with `key` for `symbol`, the text of given->symbol. */
+/* Press the button for one symbol, the text of `value`. */
 static PyObject *
-press(struct module_state *state, Client *self, PyObject *key,
-      const char *symbol, const struct press_arguments *given)
+press_one(struct module_state *state, Client *self, struct esp_cancel *cancel,
+          PyObject *value)
 {
-    char key_text[ESP_KEY_MAX + 1];
     struct esp_outcome outcome;
-    struct esp_cancel cancel = {.symbol = symbol, .api_key = key_text};
     PyObject *result = NULL;
 
+    run_without_gil(state, esp_cancel_all, self, cancel, &outcome);
+    if (outcome.kind == ESP_OK)
+        result = convert_success(state, &outcome, value);
+    else
+        errors_raise_outcome(state, self->pool, &outcome, cancel->symbol);
+    esp_outcome_free(&outcome);
+    return result;
+}
+
+static PyObject *
+press_list(struct module_state *state, Client *self, struct esp_cancel *cancel,
+           const struct symbols *symbols)
+{
+    struct hooks_context context = {
+        .on_event = self->on_event != Py_None ? self->on_event : NULL};
+    struct esp_outcome refused;
+    struct esp_press *press;
+    PyObject *result = NULL;
+
+    hooks_init(state, &cancel->hooks, &context);
+    context.thread = PyEval_SaveThread();
+    press = esp_cancel_list(self->pool, cancel, symbols->texts, symbols->count,
+                            &refused);
+    PyEval_RestoreThread(context.thread);
+    if (press != NULL)
+        result = results_convert(state, self->pool, press, symbols);
+    else
+        errors_raise_outcome(state, self->pool, &refused, NULL);
+    esp_press_free(press);
+    return result;
+}
+
+/* Press the button with `key` for `symbols`, which are those of `given`. */
+static PyObject *
+press(struct module_state *state, Client *self, PyObject *key,
+      const struct symbols *symbols, const struct press_arguments *given)
+{
+    char key_text[ESP_KEY_MAX + 1];
+    struct esp_cancel cancel = {.symbol = symbols->text, .api_key = key_text};
+    PyObject *result;
+
     if (!read_options(self, given, &cancel) || refuse_keylog(state) ||
-        !hooks_warn_lower_case(cancel.symbol))
+        !symbols_warn(symbols))
         return NULL;
     if (!key_copy(key, key_text)) {
         PyErr_SetString(PyExc_RuntimeError, "the client is closed");
         return NULL;
     }
-    run_without_gil(state, esp_cancel_all, self, &cancel, &outcome);
+    result = symbols->asked == NULL
+                 ? press_one(state, self, &cancel, given->symbol)
+                 : press_list(state, self, &cancel, symbols);
     key_wipe_copy(key_text);
-    if (outcome.kind == ESP_OK)
-        result = convert_success(state, &outcome, given->symbol);
-    else
-        errors_raise_outcome(state, self->pool, &outcome, cancel.symbol);
-    esp_outcome_free(&outcome);
+    return result;
+}
+
+/* The same, with the key that the client has or finds. */
+static PyObject *
+press_with_own_key(struct module_state *state, Client *self,
+                   const struct symbols *symbols,
+                   const struct press_arguments *given)
+{
+    PyObject *key = client_is_open(self) ? find_key(state, self) : NULL;
+    PyObject *result =
+        key != NULL ? press(state, self, key, symbols, given) : NULL;
+
+    Py_XDECREF(key);
     return result;
 }
 
@@ -130,21 +184,15 @@ client_cancel_all(PyObject *object, PyTypeObject *defining,
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
     struct press_arguments given;
-    const char *symbol;
-    PyObject *key;
-    PyObject *result;
+    struct symbols symbols;
+    PyObject *result = NULL;
 
     if (!client_is_ready(self) ||
         !arguments_press(args, nargs, names, false, &given))
         return NULL;
-    symbol = arguments_symbol(given.symbol);
-    if (symbol == NULL || !client_is_open(self))
-        return NULL;
-    key = find_key(state, self);
-    if (key == NULL)
-        return NULL;
-    result = press(state, self, key, symbol, &given);
-    Py_DECREF(key);
+    if (symbols_read(given.symbol, &symbols))
+        result = press_with_own_key(state, self, &symbols, &given);
+    symbols_free(&symbols);
     return result;
 }
 
@@ -160,34 +208,41 @@ choose_client(PyObject *module, const struct press_arguments *given)
         given->base_url != NULL ? given->base_url : Py_None);
 }
 
+/* The client and the key, a pair that client_for has made. */
+static PyObject *
+press_pair(struct module_state *state, PyObject *pair,
+           const struct symbols *symbols, const struct press_arguments *given)
+{
+    if (!PyTuple_Check(pair) || PyTuple_Size(pair) != 2 ||
+        !PyObject_TypeCheck(PyTuple_GetItem(pair, 0), state->client_type) ||
+        Py_TYPE(PyTuple_GetItem(pair, 1)) != state->key_type) {
+        PyErr_SetString(PyExc_TypeError,
+                        "client_for must return a client and a Key");
+        return NULL;
+    }
+    return press(state, (Client *)PyTuple_GetItem(pair, 0),
+                 PyTuple_GetItem(pair, 1), symbols, given);
+}
+
 PyObject *
 client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *names)
 {
     struct module_state *state = PyModule_GetState(module);
     struct press_arguments given;
-    const char *symbol;
-    PyObject *pair;
+    struct symbols symbols;
+    PyObject *pair = NULL;
     PyObject *result = NULL;
 
     if (!arguments_press(args, nargs, names, true, &given))
         return NULL;
     /* A wrong symbol is the first thing to hear of, before a missing key. */
-    symbol = arguments_symbol(given.symbol);
-    if (symbol == NULL)
-        return NULL;
-    pair = choose_client(module, &given);
-    if (pair == NULL)
-        return NULL;
-    if (PyTuple_Check(pair) && PyTuple_Size(pair) == 2 &&
-        PyObject_TypeCheck(PyTuple_GetItem(pair, 0), state->client_type) &&
-        Py_TYPE(PyTuple_GetItem(pair, 1)) == state->key_type)
-        result = press(state, (Client *)PyTuple_GetItem(pair, 0),
-                       PyTuple_GetItem(pair, 1), symbol, &given);
-    else
-        PyErr_SetString(PyExc_TypeError,
-                        "client_for must return a client and a Key");
-    Py_DECREF(pair);
+    if (symbols_read(given.symbol, &symbols))
+        pair = choose_client(module, &given);
+    if (pair != NULL)
+        result = press_pair(state, pair, &symbols, &given);
+    Py_XDECREF(pair);
+    symbols_free(&symbols);
     return result;
 }
 

@@ -318,25 +318,34 @@ static PyGetSetDef client_getset[] = {
 
 PyDoc_STRVAR(
     cancel_all_doc,
-    "cancel_all($self, /, symbol, *, missing_ok=False, timeout=...,\n"
-    "           max_retries=...)\n--\n\n"
-    "Cancel all open orders of the account on one symbol.\n\n"
-    "Sends one POST /order/cancel-all [spec], again where that is safe and\n"
-    "useful, and blocks until the exchange has answered or `timeout` is\n"
-    "over. Other threads run meanwhile; Ctrl-C ends the wait within 0.1 s.\n"
+    "cancel_all($self, /, symbol, *, missing_ok=False, confirm=False,\n"
+    "           timeout=..., max_retries=...)\n--\n\n"
+    "Cancel all open orders of the account on one symbol, or on several.\n\n"
+    "Sends one POST /order/cancel-all [spec] for each symbol, again where\n"
+    "that is safe and useful, and blocks until the exchange has answered or\n"
+    "`timeout` is over. Other threads run meanwhile; Ctrl-C ends the wait\n"
+    "within 0.1 s.\n"
     "\n"
-    "symbol: str such as \"ADAUSDM\"; 1 to 64 of A-Z a-z 0-9 . _ -\n"
+    "symbol: str such as \"ADAUSDM\", 1 to 64 of A-Z a-z 0-9 . _ -, or an\n"
+    "    iterable of such: all are attempted, at once; duplicates are sent\n"
+    "    once. At most 10 requests of one call start within 2 s [field]\n"
     "missing_ok: bool; nothing open is a success with no ids, not\n"
     "    OrderNotFoundError\n"
+    "confirm: bool; cancel again until the exchange says that nothing is\n"
+    "    open (4200); implies missing_ok\n"
     "timeout: float, seconds for the whole call; default: the client's\n"
-    "max_retries: int, attempts after the first; default: the client's\n"
+    "max_retries: int, attempts after the first, of each symbol and round;\n"
+    "    default: the client's\n"
     "\n"
-    "Returns a dict: \"symbol\" (str), \"order_ids\" (list of str), all else\n"
-    "the exchange sent, and \"lost_reply\": True if an earlier attempt may\n"
-    "have cancelled orders whose ids are lost.\n\n"
+    "Returns a dict: \"symbol\" (str), \"order_ids\" (list of str; of all\n"
+    "rounds), all else the exchange sent, and \"lost_reply\": True if an\n"
+    "earlier attempt may have cancelled orders whose ids are lost. For an\n"
+    "iterable: a list of dicts, in its order.\n\n"
     "Raises EspressoError subclasses: their .outcome says whether the orders\n"
-    "may be gone; TypeError and ValueError for bad arguments, before\n"
-    "anything is sent; RuntimeError on a closed client.");
+    "may be gone; for an iterable PartialCancelError, with .results and\n"
+    ".failed; StillOpenError if orders still appeared when the time was\n"
+    "over. TypeError and ValueError for bad arguments, before anything is\n"
+    "sent; RuntimeError on a closed client.");
 
 PyDoc_STRVAR(
     warm_up_doc,

@@ -125,13 +125,75 @@ forget_lost_reply(struct module_state *state, PyObject *dict)
     return present >= 0;
 }
 
+/* Add what `json` cancelled to `ids`, a dict that serves as an ordered set. */
+static bool
+collect_ids(PyObject *ids, const cJSON *json)
+{
+    const cJSON *array = cJSON_GetObjectItemCaseSensitive(json, "order_ids");
+    const cJSON *item = array != NULL ? array->child : NULL;
+    bool ok = true;
+
+    for (; ok && item != NULL; item = item->next) {
+        PyObject *id = PyUnicode_FromString(item->valuestring);
+
+        ok = id != NULL && PyDict_SetItem(ids, id, Py_None) == 0;
+        Py_XDECREF(id);
+    }
+    return ok;
+}
+
+PyObject *
+convert_round_ids(const struct esp_outcome *outcome)
+{
+    PyObject *ids = PyDict_New();
+    PyObject *list = NULL;
+    bool ok = ids != NULL;
+    int i;
+
+    for (i = 0; ok && i < outcome->round_count; i++)
+        ok = collect_ids(ids, outcome->rounds[i]);
+    if (ok)
+        list = PyDict_Keys(ids);
+    Py_XDECREF(ids);
+    return list;
+}
+
+/* The replies of a confirmed call in one: the later word on a member counts,
+ * and order_ids are those of all rounds. */
+static PyObject *
+convert_rounds(struct module_state *state, const struct esp_outcome *outcome)
+{
+    PyObject *dict = PyDict_New();
+    PyObject *ids = convert_round_ids(outcome);
+    PyObject *reply;
+    bool ok = dict != NULL && ids != NULL;
+    int i;
+
+    for (i = 0; ok && i < outcome->round_count; i++) {
+        reply = convert_object(state, outcome->rounds[i]);
+        ok = reply != NULL && PyDict_Update(dict, reply) == 0;
+        Py_XDECREF(reply);
+    }
+    if (!ok || PyDict_SetItem(dict, state->name_order_ids, ids) < 0)
+        Py_CLEAR(dict);
+    Py_XDECREF(ids);
+    return dict;
+}
+
+static PyObject *
+convert_reply(struct module_state *state, const struct esp_outcome *outcome)
+{
+    if (outcome->round_count > 0)
+        return convert_rounds(state, outcome);
+    return outcome->json != NULL ? convert_object(state, outcome->json)
+                                 : PyDict_New();
+}
+
 PyObject *
 convert_success(struct module_state *state, const struct esp_outcome *outcome,
                 PyObject *symbol)
 {
-    PyObject *dict = outcome->json != NULL
-                         ? convert_object(state, outcome->json)
-                         : PyDict_New();
+    PyObject *dict = convert_reply(state, outcome);
     PyObject *plain;
 
     if (dict == NULL)

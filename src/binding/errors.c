@@ -11,6 +11,7 @@ static const char *const kind_names[] = {
     [ESP_TRANSPORT] = "transport",
     [ESP_TIMEOUT] = "timeout",
     [ESP_BAD_REPLY] = "bad_reply",
+    [ESP_STILL_OPEN] = "still_open",
     [ESP_BAD_ARGUMENT] = "bad_argument",
     [ESP_INTERRUPTED] = "interrupted",
     [ESP_CLOSED] = "closed",
@@ -52,7 +53,7 @@ describe(struct esp_pool *pool, const struct esp_outcome *outcome,
          const char *symbol)
 {
     return Py_BuildValue(
-        "{s:s,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:i,s:i,s:d,s:N}",
+        "{s:s,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:i,s:i,s:d,s:N,s:N}",
         "kind", kind_names[outcome->kind], "sent", sent_names[outcome->sent],
         "call_sent", sent_names[outcome->call_sent], "retryable",
         PyBool_FromLong(outcome->retry != ESP_RETRY_NEVER), "certificate",
@@ -64,12 +65,14 @@ describe(struct esp_pool *pool, const struct esp_outcome *outcome,
         symbol_or_none(symbol), "peer", esp_pool_base_url(pool)->peer,
         "attempts", outcome->attempts, "attempts_max", outcome->attempts_max,
         "elapsed", outcome->elapsed_s, "retry_after",
-        convert_seconds(outcome->retry_after));
+        convert_seconds(outcome->retry_after), "order_ids",
+        convert_round_ids(outcome));
 }
 
+/* The exception of a call that failed, not raised; NULL raises another. */
 static PyObject *
-raise_exchange(struct module_state *state, struct esp_pool *pool,
-               const struct esp_outcome *outcome, const char *symbol)
+make_exchange(struct module_state *state, struct esp_pool *pool,
+              const struct esp_outcome *outcome, const char *symbol)
 {
     PyObject *fields = describe(pool, outcome, symbol);
     PyObject *nothing = PyTuple_New(0);
@@ -77,11 +80,26 @@ raise_exchange(struct module_state *state, struct esp_pool *pool,
 
     if (fields != NULL && nothing != NULL)
         exception = PyObject_Call(state->from_outcome, nothing, fields);
+    Py_XDECREF(nothing);
+    Py_XDECREF(fields);
+    return exception;
+}
+
+PyObject *
+errors_make(struct module_state *state, struct esp_pool *pool,
+            const struct esp_outcome *outcome, const char *symbol)
+{
+    if (outcome->kind == ESP_NO_MEMORY)
+        return PyObject_CallNoArgs(PyExc_MemoryError);
+    return make_exchange(state, pool, outcome, symbol);
+}
+
+PyObject *
+errors_raise(PyObject *exception)
+{
     if (exception != NULL)
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
     Py_XDECREF(exception);
-    Py_XDECREF(nothing);
-    Py_XDECREF(fields);
     return NULL;
 }
 
@@ -94,21 +112,18 @@ static const char *const notes[] = {
     [ESP_DONE] = "espresso: the request for %s was carried out",
 };
 
-/* Tell with the exception that is set how far the call had come.  What goes
- * wrong on the way must not replace it. */
-static PyObject *
-add_note(const struct esp_outcome *outcome, const char *symbol)
+/* Add `note` (stolen; NULL: none could be made) to the exception that is set.
+ * What goes wrong on the way must not replace it. */
+PyObject *
+errors_add_note(PyObject *note)
 {
     PyObject *type;
     PyObject *value;
     PyObject *traceback;
-    PyObject *note;
     PyObject *done = NULL;
 
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    note = PyUnicode_FromFormat(notes[outcome->call_sent],
-                                symbol != NULL ? symbol : "a warm-up");
     if (value != NULL && note != NULL)
         done = PyObject_CallMethod(value, "add_note", "O", note);
     if (done == NULL)
@@ -119,8 +134,40 @@ add_note(const struct esp_outcome *outcome, const char *symbol)
     return NULL;
 }
 
+/* A note must be made while no exception is set. */
+PyObject *
+errors_note(const struct esp_outcome *outcome, const char *symbol)
+{
+    return PyUnicode_FromFormat(notes[outcome->call_sent],
+                                symbol != NULL ? symbol : "a warm-up");
+}
+
+/* Tell with the exception that is set how far the call had come. */
+static PyObject *
+add_note(const struct esp_outcome *outcome, const char *symbol)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+    PyObject *note;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    note = errors_note(outcome, symbol);
+    if (note == NULL)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    return errors_add_note(note);
+}
+
 /* While the interpreter exits, a daemon thread ends as SystemExit ends one:
  * without a word on stderr, and past `except Exception`. */
+void
+errors_raise_exit(void)
+{
+    PyErr_SetString(PyExc_SystemExit,
+                    "the interpreter is exiting: calls of other threads end");
+}
+
 static PyObject *
 raise_closed(struct esp_pool *pool, const struct esp_outcome *outcome,
              const char *symbol)
@@ -129,8 +176,7 @@ raise_closed(struct esp_pool *pool, const struct esp_outcome *outcome,
         PyErr_SetString(PyExc_RuntimeError, "the client is closed");
         return NULL;
     }
-    PyErr_SetString(PyExc_SystemExit,
-                    "the interpreter is exiting: calls of other threads end");
+    errors_raise_exit();
     return add_note(outcome, symbol);
 }
 
@@ -150,6 +196,6 @@ errors_raise_outcome(struct module_state *state, struct esp_pool *pool,
     case ESP_CLOSED:
         return raise_closed(pool, outcome, symbol);
     default:
-        return raise_exchange(state, pool, outcome, symbol);
+        return errors_raise(make_exchange(state, pool, outcome, symbol));
     }
 }

@@ -110,6 +110,10 @@ module_exec(PyObject *module)
     state->config_error = import_from("espresso.errors", "ConfigError");
     if (state->config_error == NULL)
         return -1;
+    state->partial_error =
+        import_from("espresso.errors", "PartialCancelError");
+    if (state->partial_error == NULL)
+        return -1;
     state->name_symbol = PyUnicode_InternFromString("symbol");
     state->name_order_ids = PyUnicode_InternFromString("order_ids");
     state->name_lost_reply = PyUnicode_InternFromString("lost_reply");

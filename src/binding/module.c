@@ -12,6 +12,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->key_type);
     Py_VISIT(state->from_outcome);
     Py_VISIT(state->config_error);
+    Py_VISIT(state->partial_error);
     Py_VISIT(state->name_symbol);
     Py_VISIT(state->name_order_ids);
     Py_VISIT(state->name_lost_reply);
@@ -27,6 +28,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->key_type);
     Py_CLEAR(state->from_outcome);
     Py_CLEAR(state->config_error);
+    Py_CLEAR(state->partial_error);
     Py_CLEAR(state->name_symbol);
     Py_CLEAR(state->name_order_ids);
     Py_CLEAR(state->name_lost_reply);

@@ -21,6 +21,7 @@ struct module_state {
     PyTypeObject *key_type;
     PyObject *from_outcome;   /* espresso.errors.from_outcome */
     PyObject *config_error;   /* espresso.errors.ConfigError */
+    PyObject *partial_error;  /* espresso.errors.PartialCancelError */
     PyObject *name_symbol;    /* "symbol" */
     PyObject *name_order_ids; /* "order_ids" */
     PyObject *name_lost_reply;
@@ -43,6 +44,24 @@ PyObject *errors_raise_outcome(struct module_state *state,
                                const struct esp_outcome *outcome,
                                const char *symbol);
 
+/* The exception of one symbol of a list that failed, not raised: MemoryError
+ * for NO_MEMORY.  New reference; NULL raises. */
+PyObject *errors_make(struct module_state *state, struct esp_pool *pool,
+                      const struct esp_outcome *outcome, const char *symbol);
+
+/* Raise `exception` (stolen; NULL: one is set already); always NULL. */
+PyObject *errors_raise(PyObject *exception);
+
+/* Raise what ends a call while the interpreter exits. */
+void errors_raise_exit(void);
+
+/* How far a call for `symbol` (NULL: a warm-up) had come.  New reference. */
+PyObject *errors_note(const struct esp_outcome *outcome, const char *symbol);
+
+/* Add `note` (stolen, may be NULL) to the exception that is set; always
+ * NULL. */
+PyObject *errors_add_note(PyObject *note);
+
 /* "not_sent", "rejected", "unknown" or "done".  Static. */
 const char *errors_sent_name(enum esp_sent sent);
 
@@ -54,6 +73,9 @@ PyObject *errors_raise_argument(PyObject *type, const struct esp_error *error);
 /* The dict of a successful cancel of `symbol`.  New reference. */
 PyObject *convert_success(struct module_state *state,
                           const struct esp_outcome *outcome, PyObject *symbol);
+
+/* The ids that the earlier rounds of a confirmed call cancelled, a list. */
+PyObject *convert_round_ids(const struct esp_outcome *outcome);
 
 /* New references; None for what is absent, or negative seconds. */
 PyObject *convert_seconds(double seconds);
@@ -83,6 +105,7 @@ const char *arguments_symbol(PyObject *value);
 struct press_arguments {
     PyObject *symbol;      /* borrowed */
     PyObject *missing_ok;  /* borrowed; NULL: not given */
+    PyObject *confirm;     /* borrowed; NULL: not given */
     PyObject *timeout;     /* borrowed; NULL: not given, or ... */
     PyObject *max_retries; /* borrowed; NULL: not given, or ... */
     PyObject *api_key;     /* borrowed; only the module-level function */
@@ -97,6 +120,38 @@ bool arguments_press(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
 /* Raise TypeError with advice if `name` is a habit from another library;
  * false: it is not. */
 bool arguments_refuse_habit(const char *name);
+
+/* ---- symbols.c: the symbols of one press -------------------------------- */
+
+/* One str, or the members of an iterable. */
+struct symbols {
+    PyObject *asked;    /* list of plain str, as they were given; one: NULL */
+    PyObject *places;   /* dict: each different one -> its place in texts */
+    const char **texts; /* UTF-8, borrowed; one: &text */
+    const char *text;
+    size_t count; /* of texts */
+};
+
+/* Read `value`; false raises TypeError, ValueError, or what the iterable
+ * raised.  Free it either way. */
+bool symbols_read(PyObject *value, struct symbols *symbols);
+void symbols_free(struct symbols *symbols);
+
+/* Say once of each that it holds small letters; false: an exception is set. */
+bool symbols_warn(const struct symbols *symbols);
+
+/* ---- results.c: the results of a list ----------------------------------- */
+
+/* What a press of a list that is done returns: a list of dicts in the order
+ * asked for, or an exception. */
+PyObject *results_convert(struct module_state *state, struct esp_pool *pool,
+                          const struct esp_press *press,
+                          const struct symbols *symbols);
+
+/* Add to the exception that is set how far each symbol had come; always
+ * NULL. */
+PyObject *results_note(const struct esp_press *press,
+                       const struct symbols *symbols);
 
 /* ---- key.c: an API key that Python never sees again --------------------- */
 

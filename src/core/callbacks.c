@@ -43,6 +43,10 @@ on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 #endif
     if (fd < 0)
         return CURL_SOCKET_BAD;
+    if (lane->watcher != NULL && !watcher_reserve(lane->watcher, fd)) {
+        close(fd);
+        return CURL_SOCKET_BAD;
+    }
     lane->sockets[lane->socket_count++] = fd;
     lane->sockets_opened++;
     return fd;
@@ -60,7 +64,20 @@ on_close_socket(void *user, curl_socket_t fd)
             break;
         }
     }
-    return close(fd);
+    if (lane->watcher == NULL)
+        return close(fd);
+    watcher_close(lane->watcher, fd);
+    return 0;
+}
+
+bool
+lane_has_socket(const struct esp_lane *lane, int fd)
+{
+    int i = 0;
+
+    while (i < lane->socket_count && lane->sockets[i] != fd)
+        i++;
+    return i < lane->socket_count;
 }
 
 bool
@@ -98,6 +115,7 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
         return CURL_PREREQFUNC_ABORT;
     }
     lane->response.left = true;
+    lane->left_at = clock_now_ms();
     text_copy_masked(lane->timing.remote, sizeof lane->timing.remote, remote,
                      strlen(remote), NULL);
     return CURL_PREREQFUNC_OK;
@@ -210,31 +228,60 @@ on_body(char *bytes, size_t size, size_t count, void *user)
     return 0;
 }
 
+static bool
+record_interest(struct esp_lane *lane, const struct esp_watch *watch)
+{
+    size_t i = 0;
+
+    while (i < lane->watch_count && lane->watches[i].fd != watch->fd)
+        i++;
+    if (i == ESP_WATCHES_MAX)
+        return false;
+    lane->watches[i] = *watch;
+    if (i == lane->watch_count)
+        lane->watch_count++;
+    return lane->watcher == NULL ||
+           watcher_want(lane->watcher, lane, watch->fd, watch->read,
+                        watch->write);
+}
+
+/* An own socket stays watched for its end; a descriptor that libcurl opened
+ * for itself is closed after this. */
+static void
+forget_interest(struct esp_lane *lane, int fd)
+{
+    size_t i;
+
+    for (i = 0; i < lane->watch_count; i++) {
+        if (lane->watches[i].fd == fd) {
+            lane->watches[i] = lane->watches[--lane->watch_count];
+            break;
+        }
+    }
+    if (lane->watcher == NULL)
+        return;
+    if (lane_has_socket(lane, fd))
+        watcher_want(lane->watcher, lane, fd, true, false);
+    else
+        watcher_forget(lane->watcher, fd);
+}
+
 static int
 on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *user,
                    void *unused)
 {
     struct esp_lane *lane = user;
-    size_t i = 0;
+    struct esp_watch watch = {.fd = fd,
+                              .read = (what & CURL_POLL_IN) != 0,
+                              .write = (what & CURL_POLL_OUT) != 0};
 
     (void)easy;
     (void)unused;
-    while (i < lane->watch_count && lane->watches[i].fd != fd)
-        i++;
     if (what == CURL_POLL_REMOVE) {
-        if (i < lane->watch_count)
-            lane->watches[i] = lane->watches[--lane->watch_count];
+        forget_interest(lane, fd);
         return 0;
     }
-    if (i == ESP_WATCHES_MAX)
-        return -1; /* libcurl ends the transfer */
-    lane->watches[i] =
-        (struct esp_watch){.fd = fd,
-                           .read = (what & CURL_POLL_IN) != 0,
-                           .write = (what & CURL_POLL_OUT) != 0};
-    if (i == lane->watch_count)
-        lane->watch_count++;
-    return 0;
+    return record_interest(lane, &watch) ? 0 : -1; /* -1: libcurl gives up */
 }
 
 static int

@@ -21,6 +21,7 @@
 #define ESP_RETRY_AFTER_MAX 64      /* bytes of a Retry-After value */
 #define ESP_SOCKETS_MAX 8           /* sockets a lane may have open at once */
 #define ESP_WATCHES_MAX 16          /* sockets a lane may wait for at once */
+#define ESP_DESCRIPTORS_MAX 1048576 /* highest descriptor a loop may watch */
 #define ESP_BUFFER_KEPT_MAX 8192    /* bytes a lane keeps between its calls */
 #define ESP_LOOKUPS_MAX 8           /* name look-ups abandoned in ... */
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
@@ -231,6 +232,11 @@ void judge_bad_reply(struct judge *judge, const char *why);
 /* Judge the body of a whole answer; a success keeps the parsed reply. */
 void judge_body(struct judge *judge);
 
+/* ---- Outcome (outcome.c) ------------------------------------------------ */
+
+/* Free the replies that a confirmed call has collected; NULL is fine. */
+void outcome_free_rounds(struct cJSON **rounds, int count);
+
 /* ---- Policy (policy.c) -------------------------------------------------- */
 
 /* What the policy looks at after an attempt. */
@@ -281,10 +287,20 @@ void libcurl_after_fork(bool in_child);
 
 /* ---- Lane (lane.c) ------------------------------------------------------ */
 
+/* A socket that a lane waits for. */
+struct esp_watch {
+    int fd;
+    bool read;
+    bool write;
+};
+
 /* One curl_multi, one easy handle and at most one connection, owned by one
  * call at a time. */
 struct esp_lane {
-    struct esp_lane *next; /* in the pool's list of idle lanes */
+    struct esp_lane *next;       /* in the pool's list of idle lanes */
+    struct esp_call *call;       /* that owns it; NULL: idle */
+    struct esp_watcher *watcher; /* of the loop that watches its sockets, also
+                                    while it is idle; NULL: none does */
     CURLM *multi;
     CURL *easy;
     struct esp_request_text text;
@@ -295,6 +311,7 @@ struct esp_lane {
     int socket_count;
     int64_t connected_at; /* clock_boot_ms */
     int64_t used_at;
+    int64_t left_at;    /* clock_now_ms: the request of this transfer left */
     bool running;       /* a transfer is under way */
     bool abandoned;     /* belongs to the parent of a fork */
     bool needs_dns;     /* this transfer may look up a name */
@@ -352,6 +369,9 @@ bool tls_holds_plaintext(CURL *easy);
 bool callbacks_set_multi(struct esp_lane *lane);
 CURLcode callbacks_set_easy(struct esp_lane *lane);
 
+/* Whether `fd` is one of the sockets that we opened for the lane. */
+bool lane_has_socket(const struct esp_lane *lane, int fd);
+
 /* Something lies on the idle connection: its end, or bytes that nobody asked
  * for.  Either way it must not carry another request. */
 bool lane_is_readable(const struct esp_lane *lane);
@@ -364,6 +384,7 @@ struct pool_entry {
     struct pool_entry **link; /* what points to this one; NULL: not in */
     pthread_t thread;
     struct esp_lane *lane; /* NULL: none taken yet */
+    bool is_looped;        /* driven by a loop: nobody waits for its end */
 };
 
 struct esp_group {
@@ -385,7 +406,8 @@ struct esp_pool {
     pthread_t drain_thread;
     pthread_mutex_t lock; /* guards what follows */
     pid_t pid;
-    int wake[2]; /* a pipe, readable for ever once closed or draining */
+    atomic_uint forks; /* how often a fork has left this pool's calls behind */
+    int wake[2];       /* a pipe, readable for ever once closed or draining */
     struct esp_lane *idle; /* the warmest first */
     int idle_count;
     struct pool_entry *entries;
@@ -396,9 +418,12 @@ struct esp_pool {
 void pool_abandon_held(struct esp_pool *pool);
 void pool_drain(struct esp_pool *pool);
 
-/* Calls in flight of threads other than this one. */
+/* Blocking calls in flight of threads other than this one. */
 int pool_count_others(struct esp_pool *pool);
 void pool_wait_a_little(void);
+
+/* One more reference; esp_pool_release gives it back. */
+struct esp_pool *pool_hold(struct esp_pool *pool);
 
 /* Take part in the pool: false if it is closed or being drained. */
 bool pool_enter(struct esp_pool *pool, struct pool_entry *entry);
@@ -406,8 +431,18 @@ bool pool_enter(struct esp_pool *pool, struct pool_entry *entry);
 /* Leave it, giving back entry->lane. */
 void pool_leave(struct esp_pool *pool, struct pool_entry *entry);
 
-/* The warmest idle lane, or a new one, into entry->lane; false: no memory. */
-bool pool_take_lane(struct esp_pool *pool, struct pool_entry *entry);
+/* The warmest idle lane that `watcher` (NULL: nobody) or nobody watches, or a
+ * new one, into entry->lane; false: no memory. */
+bool pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
+                    struct esp_watcher *watcher);
+
+/* Take an idle lane of `watcher` off the pool, that with socket `fd` or, if
+ * that is -1, any; the caller frees it.  NULL: there is none. */
+struct esp_lane *pool_take_idle_of(struct esp_pool *pool,
+                                   struct esp_watcher *watcher, int fd);
+
+/* The loop of `watcher` is gone: its idle lanes are anybody's. */
+void pool_forget_watcher(struct esp_pool *pool, struct esp_watcher *watcher);
 
 /* Whether a call of this thread must end now. */
 bool pool_must_end(struct esp_pool *pool);
@@ -424,30 +459,199 @@ void group_add(struct esp_group *group, struct esp_pool *pool);
 void group_remove(struct esp_pool *pool);
 void group_release(struct esp_group *group);
 
+/* ---- Pace (pace.c) ------------------------------------------------------ */
+
+#define PACE_LATE_MS 1000 /* a request without an answer has arrived by then */
+
+/* The slots of one press; all zero: all free. */
+struct pace {
+    int64_t free_at[ESP_RATE_CALLS]; /* clock_now_ms; INT64_MAX: held */
+};
+
+/* A slot that is free, held from now on; -1: none is. */
+int pace_take(struct pace *pace, int64_t now);
+
+/* A held slot is free from `free_at` on. */
+void pace_give(struct pace *pace, int slot, int64_t free_at);
+
+/* When the next slot is free; INT64_MAX: all are held. */
+int64_t pace_next(const struct pace *pace);
+
+/* Whether a slot is held: it may be given back at any time. */
+bool pace_is_held(const struct pace *pace);
+
 /* ---- Call (call.c) ------------------------------------------------------ */
 
-enum call_state { CALL_RUNNING, CALL_WAITING, CALL_DONE };
+enum call_state {
+    CALL_RUNNING, /* a transfer is under way */
+    CALL_WAITING, /* until turn_at */
+    CALL_QUEUED,  /* for a slot of the pace */
+    CALL_DONE,
+};
 
+/* One symbol of a press: its rounds and attempts. */
 struct esp_call {
-    struct esp_pool *pool;
+    struct esp_press *press;
+    const char *symbol;
+    struct esp_outcome *outcome;
+    bool owns_outcome; /* it was allocated with the call */
     struct pool_entry entry;
-    struct esp_cancel cancel;
-    struct esp_outcome *outcome; /* of the caller */
     enum call_state state;
-    bool is_warm_up;
-    int attempts;
-    bool reply_lost; /* an attempt ended unknown */
+    int slot;             /* of the pace; -1: none */
+    uint64_t ticket;      /* QUEUED: the lowest comes first */
+    int attempts;         /* of all rounds */
+    int round_attempts;   /* of this round */
+    bool reply_lost;      /* an attempt ended unknown */
+    bool is_next_round;   /* the last attempt ended a round, another follows */
+    bool last_had_orders; /* ... and it cancelled some */
+    struct cJSON **rounds; /* the replies of the rounds that have ended */
+    int round_count;
+    int round_capacity;
     enum esp_sent worst;
-    int64_t started_at;
-    int64_t deadline;
     int64_t turn_at; /* RUNNING: this attempt's end; WAITING: the next start */
     uint32_t random;
 };
 
-/* End the call because its pool was closed or is drained. */
-void call_end_closed(struct esp_call *call);
+/* A call of `press`, entered into the pool but not begun; its outcome is
+ * `outcome`, or its own if NULL.  NULL: no memory, or the pool is closed. */
+struct esp_call *call_new(struct esp_press *press, const char *symbol,
+                          struct esp_outcome *outcome);
 
-/* End the call if a fork in a hook left it behind in the child. */
-void call_end_if_orphan(struct esp_call *call);
+/* Begin an attempt; a slot is held for it. */
+void call_go(struct esp_call *call, int slot);
+
+/* There will be no slot in time: end with the last verdict. */
+void call_give_up(struct esp_call *call);
+
+/* Turns; no call that is done gets one. */
+void call_on_socket(struct esp_call *call, int fd, bool readable,
+                    bool writable);
+void call_on_timer(struct esp_call *call, int64_t now);
+
+/* When it needs a turn; INT64_MAX: when it gets a slot. */
+int64_t call_turn_at(const struct esp_call *call);
+
+/* Give its slot back if its request must have arrived by now.  When to look
+ * again; INT64_MAX: no need. */
+int64_t call_settle_slot(struct esp_call *call, int64_t now);
+
+/* The attempt cancelled what it found, which is not yet what `confirm` asks
+ * for: keep its reply and begin a new round.  False: no memory. */
+bool call_end_round(struct esp_call *call);
+
+/* Its slot, if it holds one, is free from `free_at` on. */
+void call_give_slot(struct esp_call *call, int64_t free_at);
+
+/* End the call with the verdict that its outcome holds. */
+void call_end(struct esp_call *call);
+
+/* End it with an outcome that no exchange has spoken to. */
+void call_fail(struct esp_call *call, enum esp_kind kind, enum esp_sent sent,
+               const char *message);
+
+/* End it: the time of a confirmed call is over between two of its rounds. */
+void call_end_unproven(struct esp_call *call);
+
+/* End the call, if it is not done. */
+void call_stop(struct esp_call *call, enum esp_kind kind, const char *message);
+
+/* Free the call, which is done. */
+void call_free(struct esp_call *call);
+
+/* Milliseconds that an attempt needs at least, as far as `press` knows. */
+int64_t call_least_ms(const struct esp_press *press);
+
+/* ---- Attempt (attempt.c) ------------------------------------------------ */
+
+/* Begin the next attempt of a call that has its lane and its slot. */
+void attempt_begin(struct esp_call *call);
+
+/* After a turn of libcurl; `ended`: the transfer is over. */
+void attempt_turned(struct esp_call *call, bool ended);
+
+/* The transfer is over: judge it, then end the call or wait for the next
+ * attempt or round. */
+void attempt_end(struct esp_call *call);
+
+/* ---- Press (press.c) ---------------------------------------------------- */
+
+struct esp_press {
+    struct esp_press *next;      /* in the watcher's list */
+    struct esp_watcher *watcher; /* NULL: a blocking press */
+    void *user;
+    bool is_reported; /* esp_watcher_next_done has named it */
+    struct esp_pool *pool;
+    struct esp_cancel cancel;
+    bool is_warm_up;
+    const char *const *symbols;
+    size_t count;
+    size_t begun;             /* calls that have been made */
+    size_t running;           /* of these, not done */
+    bool is_over;             /* no further call is made */
+    struct esp_outcome *rest; /* of the symbols whose turn never came */
+    struct esp_outcome *only; /* the same, where there is one symbol: of its
+                                 call, too; else NULL, each call has its own */
+    bool owns_rest;           /* else it is the caller's */
+    unsigned forks;           /* of the pool, when it began */
+    uint64_t tickets;
+    struct pace pace;
+    int64_t started_at;
+    int64_t deadline;
+    int64_t look_at;          /* whoever waits for a slot must be served */
+    struct esp_call *calls[]; /* `count` */
+};
+
+/* What a press is made of. */
+struct press_plan {
+    struct esp_pool *pool;
+    struct esp_watcher *watcher; /* NULL: a blocking press */
+    void *user;
+    const struct esp_cancel *cancel;
+    bool is_warm_up;
+    const char *const *symbols; /* NULL: only that of `cancel` */
+    size_t count;
+    struct esp_outcome *only; /* of a single symbol, the caller's; or NULL */
+};
+
+/* Begin a press; NULL as for esp_cancel_list. */
+struct esp_press *press_start(const struct press_plan *plan,
+                              struct esp_outcome *refused);
+
+/* A blocking press of cancel->symbol, or a warm-up, whose outcome is the
+ * caller's. */
+struct esp_press *press_start_one(struct esp_pool *pool,
+                                  const struct esp_cancel *cancel,
+                                  bool is_warm_up,
+                                  struct esp_outcome *outcome);
+
+/* Turns.  A call that is done gets none. */
+void press_on_socket(struct esp_press *press, struct esp_call *call, int fd,
+                     bool readable, bool writable);
+void press_on_timer(struct esp_press *press);
+
+/* clock_now_ms at which press_on_timer must be called. */
+int64_t press_turn_at(const struct esp_press *press);
+
+/* End it if its pool was closed or is drained, or a fork left it behind; true:
+ * it has ended. */
+bool press_must_end(struct esp_press *press);
+
+/* ---- Watcher (watcher.c) ------------------------------------------------ */
+
+void watcher_add(struct esp_watcher *watcher, struct esp_press *press);
+void watcher_remove(struct esp_watcher *watcher, struct esp_press *press);
+
+/* Room for one more descriptor of a lane; false: no memory. */
+bool watcher_reserve(struct esp_watcher *watcher, int fd);
+
+/* What a lane wants of `fd` from now on; false: no memory. */
+bool watcher_want(struct esp_watcher *watcher, struct esp_lane *lane, int fd,
+                  bool read, bool write);
+
+/* libcurl has closed a descriptor of its own: its number may come again. */
+void watcher_forget(struct esp_watcher *watcher, int fd);
+
+/* The loop is to close `fd`, after it has ceased to watch it. */
+void watcher_close(struct esp_watcher *watcher, int fd);
 
 #endif

@@ -1,4 +1,4 @@
-/* driver.c - the blocking face: one poll(2) loop around a call.
+/* driver.c - the blocking face: one poll(2) loop around a press.
  *
  * curl_easy_perform would not see Ctrl-C for up to a second.  Here a signal
  * on this thread ends the poll at once (EINTR), and one that came between the
@@ -7,14 +7,64 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
+#include <string.h>
 
+#define WAIT_FIRST (ESP_WATCHES_MAX + 1) /* enough for one call */
+
+/* What one poll(2) waits for: the sockets of all calls and, as the last one,
+ * the pool's wake descriptor unless the next slice finds its end. */
 struct wait {
-    struct pollfd polled[ESP_WATCHES_MAX + 1];
-    nfds_t count;
-    nfds_t watches;    /* the first ones; the last may be the pool's wake fd */
+    struct pollfd *polled;
+    struct esp_call **calls; /* whose socket polled[i] is */
+    size_t capacity;
+    size_t watches;    /* the calls' */
+    nfds_t count;      /* all */
     bool is_sliced;    /* we look around every ESP_SLICE_MS anyway */
     int64_t looked_at; /* when the interrupt hook was last asked */
+    struct pollfd first_polled[WAIT_FIRST];
+    struct esp_call *first_calls[WAIT_FIRST];
 };
+
+static void
+wait_init(struct wait *wait, int64_t now)
+{
+    wait->polled = wait->first_polled;
+    wait->calls = wait->first_calls;
+    wait->capacity = WAIT_FIRST;
+    wait->looked_at = now;
+}
+
+static void
+wait_free(struct wait *wait)
+{
+    if (wait->polled != wait->first_polled)
+        free(wait->polled);
+    if (wait->calls != wait->first_calls)
+        free(wait->calls);
+}
+
+/* Double the room; false: no memory, and all is as before. */
+static bool
+wait_grow(struct wait *wait)
+{
+    size_t capacity = 2 * wait->capacity;
+    struct pollfd *polled = malloc(capacity * sizeof *polled);
+    struct esp_call **calls = malloc(capacity * sizeof(struct esp_call *));
+
+    if (polled == NULL || calls == NULL) {
+        free(polled);
+        free(calls);
+        return false;
+    }
+    memcpy(polled, wait->polled, wait->watches * sizeof *polled);
+    memcpy(calls, wait->calls, wait->watches * sizeof(struct esp_call *));
+    wait_free(wait);
+    wait->polled = polled;
+    wait->calls = calls;
+    wait->capacity = capacity;
+    return true;
+}
 
 static short
 events_of(const struct esp_watch *watch)
@@ -22,44 +72,64 @@ events_of(const struct esp_watch *watch)
     return (short)((watch->read ? POLLIN : 0) | (watch->write ? POLLOUT : 0));
 }
 
-/* What to wait for: the lane's sockets, and the end of the pool unless the
- * next slice finds it. */
+/* One place is always left for the wake descriptor.  A socket that finds none
+ * for want of memory waits for the next slice. */
 static void
-wait_fill(struct wait *wait, const struct esp_call *call)
+wait_add(struct wait *wait, struct esp_call *call)
 {
-    const struct esp_hooks *hooks = &call->cancel.hooks;
-    const struct esp_watch *watches;
-    int wake = pool_wake_fd(call->pool);
-    nfds_t i;
+    const struct esp_lane *lane = call->entry.lane;
+    size_t i;
 
-    wait->watches = (nfds_t)esp_call_watches(call, &watches);
-    for (i = 0; i < wait->watches; i++)
-        wait->polled[i] = (struct pollfd){.fd = watches[i].fd,
-                                          .events = events_of(&watches[i])};
-    wait->count = wait->watches;
+    if (call->state != CALL_RUNNING)
+        return;
+    for (i = 0; i < lane->watch_count; i++) {
+        if (wait->watches + 1 == wait->capacity && !wait_grow(wait)) {
+            wait->is_sliced = true;
+            return;
+        }
+        wait->calls[wait->watches] = call;
+        wait->polled[wait->watches++] = (struct pollfd){
+            .fd = lane->watches[i].fd, .events = events_of(&lane->watches[i])};
+    }
+}
+
+static void
+wait_fill(struct wait *wait, const struct esp_press *press)
+{
+    const struct esp_hooks *hooks = &press->cancel.hooks;
+    int wake = pool_wake_fd(press->pool);
+    size_t i;
+
+    wait->watches = 0;
     wait->is_sliced = wake < 0 || (hooks->poll && hooks->interrupted != NULL);
+    for (i = 0; i < press->begun; i++)
+        wait_add(wait, press->calls[i]);
+    wait->count = (nfds_t)wait->watches;
     if (!wait->is_sliced)
         wait->polled[wait->count++] =
             (struct pollfd){.fd = wake, .events = POLLIN};
 }
 
-/* How long: until the next timer, or until the next look is due. */
+/* How long: until the next turn, or until the next look is due. */
 static int
-wait_ms(const struct wait *wait, const struct esp_call *call)
+wait_ms(const struct wait *wait, const struct esp_press *press)
 {
-    int64_t left = esp_call_timer_ms(call);
-    int64_t slice = wait->looked_at + ESP_SLICE_MS - clock_now_ms();
+    int64_t now = clock_now_ms();
+    int64_t left = press_turn_at(press) - now;
+    int64_t slice = wait->looked_at + ESP_SLICE_MS - now;
 
-    if (!wait->is_sliced || left <= slice)
-        return (int)left;
-    return slice > 0 ? (int)slice : 0;
+    if (wait->is_sliced && slice < left)
+        left = slice;
+    if (left > ESP_TIMEOUT_MAX_MS)
+        left = ESP_TIMEOUT_MAX_MS;
+    return left > 0 ? (int)left : 0;
 }
 
 /* Ask the hook if a signal came or the slice is over. */
 static void
-look_for_interrupt(struct wait *wait, struct esp_call *call, bool signalled)
+look_for_interrupt(struct wait *wait, struct esp_press *press, bool signalled)
 {
-    const struct esp_hooks *hooks = &call->cancel.hooks;
+    const struct esp_hooks *hooks = &press->cancel.hooks;
     int64_t now = clock_now_ms();
 
     if (!signalled && now - wait->looked_at < ESP_SLICE_MS)
@@ -68,8 +138,7 @@ look_for_interrupt(struct wait *wait, struct esp_call *call, bool signalled)
     if (hooks->interrupted == NULL || (!signalled && !hooks->poll))
         return;
     if (hooks->interrupted(hooks->user) != 0)
-        esp_call_interrupt(call);
-    call_end_if_orphan(call);
+        esp_press_interrupt(press);
 }
 
 static bool
@@ -79,45 +148,42 @@ is_ready(const struct pollfd *polled, short events)
 }
 
 static void
-dispatch(struct wait *wait, struct esp_call *call)
+dispatch(const struct wait *wait, struct esp_press *press)
 {
-    nfds_t i;
+    size_t i;
 
-    if (wait->count > wait->watches && wait->polled[wait->watches].revents) {
-        if (pool_must_end(call->pool))
-            call_end_closed(call);
-        return;
-    }
-    for (i = 0; i < wait->watches && !esp_call_is_done(call); i++) {
+    for (i = 0; i < wait->watches; i++) {
         if (wait->polled[i].revents != 0)
-            esp_call_on_socket(call, wait->polled[i].fd,
-                               is_ready(&wait->polled[i], POLLIN),
-                               is_ready(&wait->polled[i], POLLOUT));
+            press_on_socket(press, wait->calls[i], wait->polled[i].fd,
+                            is_ready(&wait->polled[i], POLLIN),
+                            is_ready(&wait->polled[i], POLLOUT));
     }
 }
 
 static void
-drive(struct esp_call *call)
+drive(struct esp_press *press)
 {
-    struct wait wait = {.looked_at = call->started_at};
+    struct wait wait;
     int ready;
 
-    while (!esp_call_is_done(call)) {
-        wait_fill(&wait, call);
-        ready = poll(wait.polled, wait.count, wait_ms(&wait, call));
-        look_for_interrupt(&wait, call, ready < 0 && errno == EINTR);
-        if (ready > 0 && !esp_call_is_done(call))
-            dispatch(&wait, call);
-        esp_call_on_timer(call);
+    wait_init(&wait, press->started_at);
+    while (!esp_press_is_done(press)) {
+        wait_fill(&wait, press);
+        ready = poll(wait.polled, wait.count, wait_ms(&wait, press));
+        look_for_interrupt(&wait, press, ready < 0 && errno == EINTR);
+        if (ready > 0)
+            dispatch(&wait, press);
+        press_on_timer(press); /* the end of the pool is looked for, too */
     }
+    wait_free(&wait);
 }
 
 static void
-run(struct esp_call *call)
+run(struct esp_press *press)
 {
-    if (call != NULL) {
-        drive(call);
-        esp_call_free(call);
+    if (press != NULL) {
+        drive(press);
+        esp_press_free(press);
     }
 }
 
@@ -125,12 +191,26 @@ void
 esp_cancel_all(struct esp_pool *pool, const struct esp_cancel *cancel,
                struct esp_outcome *outcome)
 {
-    run(esp_call_start(pool, cancel, outcome));
+    run(press_start_one(pool, cancel, false, outcome));
 }
 
 void
 esp_warm_up(struct esp_pool *pool, const struct esp_cancel *cancel,
             struct esp_outcome *outcome)
 {
-    run(esp_call_start_warm_up(pool, cancel, outcome));
+    run(press_start_one(pool, cancel, true, outcome));
+}
+
+struct esp_press *
+esp_cancel_list(struct esp_pool *pool, const struct esp_cancel *cancel,
+                const char *const *symbols, size_t count,
+                struct esp_outcome *refused)
+{
+    struct press_plan plan = {
+        .pool = pool, .cancel = cancel, .symbols = symbols, .count = count};
+    struct esp_press *press = press_start(&plan, refused);
+
+    if (press != NULL)
+        drive(press);
+    return press;
 }

@@ -52,7 +52,11 @@ struct cJSON;
 #define ESP_DEPTH_MAX 32           /* nesting of a reply's JSON */
 #define ESP_IDLE_MAX 64            /* idle connections a pool keeps */
 #define ESP_TIMEOUT_MAX_MS (24 * 60 * 60 * 1000) /* longest deadline */
-#define ESP_RETRIES_MAX 1000                     /* most retries of a call */
+#define ESP_RETRIES_MAX 1000                     /* most retries of a round */
+#define ESP_SYMBOLS_MAX 100000                   /* symbols of one press */
+#define ESP_ROUNDS_MAX 10000    /* rounds of a confirmed call */
+#define ESP_RATE_CALLS 10       /* requests of one press that start ... */
+#define ESP_RATE_WINDOW_MS 2000 /* ... within this time [field] */
 
 /* ---- What became of a call ---------------------------------------------- */
 
@@ -65,6 +69,7 @@ enum esp_kind {
     ESP_TRANSPORT,    /* no complete answer: connection, TLS, proxy */
     ESP_TIMEOUT,      /* no complete answer in time */
     ESP_BAD_REPLY,    /* a complete answer, but not the promised one */
+    ESP_STILL_OPEN,   /* confirm: orders still appeared at the deadline */
     ESP_BAD_ARGUMENT, /* a value the caller gave is not usable */
     ESP_INTERRUPTED,  /* the interrupt hook asked to stop */
     ESP_CLOSED,       /* the pool was closed before the call began, or its
@@ -114,11 +119,13 @@ struct esp_outcome {
     bool lost_reply;    /* OK after an attempt whose reply was lost */
     int curl_code;      /* CURLcode of the transfer, 0: none */
     int attempts;       /* attempts started, all of the call */
-    int attempts_max;   /* attempts the caller allowed */
+    int attempts_max;   /* attempts the caller allowed; 0: no fixed number */
     double elapsed_s;   /* of the whole call */
     double retry_after; /* seconds; negative: the server named none */
     struct esp_timing timing;
-    struct cJSON *json; /* OK: the reply, owned; NULL: a 4200 that counts */
+    struct cJSON *json;    /* OK: the reply, owned; NULL: a 4200 that counts */
+    struct cJSON **rounds; /* confirm: replies of earlier rounds, owned */
+    int round_count;
     size_t body_length; /* of `body`; 0 unless the attempt failed */
     char message[ESP_MESSAGE_MAX + 1];
     char body[ESP_BODY_KEPT_MAX + 1]; /* start of the reply, the key masked */
@@ -248,7 +255,7 @@ struct esp_attempt {
     const char *symbol;
     int number;                        /* from 1 */
     const struct esp_outcome *outcome; /* of this attempt */
-    int64_t next_in_ms;                /* -1: it was the last */
+    int64_t next_in_ms;                /* to the retry; -1: none follows */
     bool lost_reply;                   /* the call succeeds, a reply is lost */
 };
 
@@ -262,16 +269,17 @@ struct esp_hooks {
     bool poll; /* a signal may be meant for this thread: look every 50 ms */
 };
 
-/* One press of the button.  The strings must outlive the call; the key is
- * copied into memory that is wiped. */
+/* One press of the button.  The strings must outlive it; the key is copied
+ * into memory that is wiped. */
 struct esp_cancel {
-    const char *symbol;
+    const char *symbol; /* of esp_cancel_all; a list has its own */
     const char *api_key;
     bool missing_ok;            /* a 4200 is a success */
-    int64_t timeout_ms;         /* the whole call, 1 .. ESP_TIMEOUT_MAX_MS */
+    bool confirm;               /* again until a 4200, which is a success */
+    int64_t timeout_ms;         /* the whole press, 1 .. ESP_TIMEOUT_MAX_MS */
     int64_t attempt_timeout_ms; /* 0: 0.4 of the timeout for the first */
     int64_t connect_timeout_ms; /* DNS, TCP, proxy and TLS of an attempt */
-    int max_retries;            /* 0 .. ESP_RETRIES_MAX */
+    int max_retries;            /* of each round, 0 .. ESP_RETRIES_MAX */
     struct esp_hooks hooks;
 };
 
@@ -289,53 +297,98 @@ void esp_cancel_all(struct esp_pool *pool, const struct esp_cancel *cancel,
 void esp_warm_up(struct esp_pool *pool, const struct esp_cancel *cancel,
                  struct esp_outcome *outcome);
 
-/* ---- The same call, driven by somebody else's event loop ---------------- */
+/* ---- Several symbols at once -------------------------------------------- */
 
-struct esp_call;
+/* One press of the button: a call for each symbol, all at once, a connection
+ * each, under one deadline.  At most ESP_RATE_CALLS requests start within
+ * ESP_RATE_WINDOW_MS, repeats included: what the exchange grants an account
+ * [field].  Each symbol is tried once before one is tried again. */
+struct esp_press;
 
-/* A socket that a call waits for. */
-struct esp_watch {
+/* Cancel the orders of `count` symbols, all different, and return when every
+ * one of them has its outcome.  NULL: it could not begin, and `refused`
+ * (initialised here) says why: BAD_ARGUMENT, CLOSED or NO_MEMORY.  Blocks, at
+ * most `timeout_ms`.  The strings must outlive the press. */
+struct esp_press *esp_cancel_list(struct esp_pool *pool,
+                                  const struct esp_cancel *cancel,
+                                  const char *const *symbols, size_t count,
+                                  struct esp_outcome *refused);
+
+/* The outcome of symbol `index` of a press that is done.  Lives as long as
+ * the press. */
+const struct esp_outcome *esp_press_outcome(const struct esp_press *press,
+                                            size_t index);
+
+/* Free `press`, interrupting it if it still runs.  NULL is fine. */
+void esp_press_free(struct esp_press *press);
+
+/* ---- The same, driven by somebody else's event loop --------------------- */
+
+/* What one event loop and one pool have together: the presses that the loop
+ * drives, and the connections that it watches, also while they are idle.  All
+ * functions of a watcher and of its presses belong to the thread that runs the
+ * loop.  None blocks. */
+struct esp_watcher;
+
+/* NULL when out of memory.  Keeps the pool alive. */
+struct esp_watcher *esp_watcher_new(struct esp_pool *pool);
+
+/* Give the watcher back; its presses must have been freed.  Descriptors that
+ * the loop still watches stay open with the pool, so free it only when the
+ * loop is closed or esp_watcher_next_change has said to forget them.  NULL is
+ * fine. */
+void esp_watcher_free(struct esp_watcher *watcher);
+
+/* Begin a press, and a warm-up; NULL as for esp_cancel_list.  `user` comes
+ * back from esp_watcher_next_done.  hooks.interrupted is not used. */
+struct esp_press *esp_watcher_cancel(struct esp_watcher *watcher,
+                                     const struct esp_cancel *cancel,
+                                     const char *const *symbols, size_t count,
+                                     void *user, struct esp_outcome *refused);
+struct esp_press *esp_watcher_warm_up(struct esp_watcher *watcher,
+                                      const struct esp_cancel *cancel,
+                                      void *user, struct esp_outcome *refused);
+
+/* What the loop is to do with one descriptor, in the order of the members. */
+struct esp_change {
     int fd;
-    bool read;
-    bool write;
+    bool remove_reader;
+    bool remove_writer;
+    bool close; /* close(2) it, before anything else is done */
+    bool add_reader;
+    bool add_writer;
 };
 
-/* Begin a call.  It runs only inside the functions below, which never block.
- * `outcome` is filled at the end; hooks.interrupted is not used.  NULL: it
- * could not begin, `outcome` says why. */
-struct esp_call *esp_call_start(struct esp_pool *pool,
-                                const struct esp_cancel *cancel,
-                                struct esp_outcome *outcome);
-
-/* The same for a warm-up. */
-struct esp_call *esp_call_start_warm_up(struct esp_pool *pool,
-                                        const struct esp_cancel *cancel,
-                                        struct esp_outcome *outcome);
-
-/* The sockets the call waits for now: their count, *watches set to an array
- * that is valid until the next call of a function below. */
-size_t esp_call_watches(const struct esp_call *call,
-                        const struct esp_watch **watches);
-
-/* Milliseconds until esp_call_on_timer must be called, 0: now. */
-int64_t esp_call_timer_ms(const struct esp_call *call);
+/* The next change to carry out; false: none is left.  Ask after each of the
+ * functions above and below. */
+bool esp_watcher_next_change(struct esp_watcher *watcher,
+                             struct esp_change *change);
 
 /* `fd` became readable or writable. */
-void esp_call_on_socket(struct esp_call *call, int fd, bool readable,
-                        bool writable);
+void esp_watcher_on_socket(struct esp_watcher *watcher, int fd, bool readable,
+                           bool writable);
 
-/* The time of esp_call_timer_ms has come (earlier is harmless). */
-void esp_call_on_timer(struct esp_call *call);
+/* Milliseconds until esp_watcher_on_timer must be called, 0: now; -1: no need.
+ * A call that comes earlier is harmless. */
+int64_t esp_watcher_timer_ms(const struct esp_watcher *watcher);
+void esp_watcher_on_timer(struct esp_watcher *watcher);
 
-/* Whether the call has ended and `outcome` is filled. */
-bool esp_call_is_done(const struct esp_call *call);
+/* The descriptor that becomes readable, for good, when the pool is closed; -1:
+ * there is none.  Then call esp_watcher_on_wake: it ends the presses and drops
+ * the idle connections. */
+int esp_watcher_wake_fd(struct esp_watcher *watcher);
+void esp_watcher_on_wake(struct esp_watcher *watcher);
 
-/* End the call now: its connection is closed, `outcome` says INTERRUPTED and
- * what was sent.  Does nothing on a call that is done. */
-void esp_call_interrupt(struct esp_call *call);
+/* The `user` of a press that has ended, each once; NULL: none. */
+void *esp_watcher_next_done(struct esp_watcher *watcher);
 
-/* Free `call`, interrupting it if it still runs.  NULL is fine. */
-void esp_call_free(struct esp_call *call);
+/* End a press now: its connections are closed, its outcomes say INTERRUPTED
+ * and what was sent.  Does nothing on one that is done; esp_watcher_next_done
+ * does not name it. */
+void esp_press_interrupt(struct esp_press *press);
+
+/* Whether every symbol has its outcome. */
+bool esp_press_is_done(const struct esp_press *press);
 
 /* ---- Versions ----------------------------------------------------------- */
 

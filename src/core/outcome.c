@@ -1,6 +1,8 @@
 /* outcome.c - the life of a verdict: init, then free, on every path. */
 #include "core.h"
 
+#include <stdlib.h>
+
 void
 esp_outcome_init(struct esp_outcome *outcome)
 {
@@ -22,9 +24,19 @@ esp_outcome_init(struct esp_outcome *outcome)
     outcome->timing = (struct esp_timing){
         .dns_s = -1, .connect_s = -1, .tls_s = -1, .first_byte_s = -1};
     outcome->json = NULL;
+    outcome->rounds = NULL;
+    outcome->round_count = 0;
     outcome->body_length = 0;
     outcome->message[0] = '\0';
     outcome->body[0] = '\0';
+}
+
+void
+outcome_free_rounds(struct cJSON **rounds, int count)
+{
+    while (count > 0)
+        cJSON_Delete(rounds[--count]);
+    free(rounds);
 }
 
 void
@@ -33,5 +45,8 @@ esp_outcome_free(struct esp_outcome *outcome)
     if (outcome == NULL)
         return;
     cJSON_Delete(outcome->json);
+    outcome_free_rounds(outcome->rounds, outcome->round_count);
     outcome->json = NULL;
+    outcome->rounds = NULL;
+    outcome->round_count = 0;
 }

@@ -47,6 +47,7 @@ pool_abandon_held(struct esp_pool *pool)
     pool->entries = NULL;
     wake_close(pool);
     pool->pid = getpid();
+    atomic_fetch_add(&pool->forks, 1);
 }
 
 /* A fork that ran no handlers (a bare clone) is found by its pid. */
@@ -99,7 +100,9 @@ wake_write_held(struct esp_pool *pool)
     }
 }
 
-/* Calls in flight of threads other than this one. */
+/* Blocking calls in flight of threads other than this one.  A call that a
+ * loop drives is inside the core for moments only, with Python's lock or
+ * whatever the loop's thread holds: nobody has to wait for it. */
 static int
 count_others_held(const struct esp_pool *pool)
 {
@@ -107,7 +110,8 @@ count_others_held(const struct esp_pool *pool)
     int count = 0;
 
     for (; entry != NULL; entry = entry->next)
-        count += !pthread_equal(entry->thread, pthread_self());
+        count +=
+            !entry->is_looped && !pthread_equal(entry->thread, pthread_self());
     return count;
 }
 
@@ -167,15 +171,26 @@ esp_pool_new(struct esp_group *group, const struct esp_settings *settings,
     return pool;
 }
 
-/* Take all idle lanes off the pool, to be freed without its lock. */
+/* Take the idle lanes off the pool that no loop watches, to be freed without
+ * its lock: the others are closed by their loop, which the wake-up reaches. */
 static struct esp_lane *
-take_idle_held(struct esp_pool *pool)
+take_unwatched_held(struct esp_pool *pool)
 {
-    struct esp_lane *idle = pool->idle;
+    struct esp_lane **link = &pool->idle;
+    struct esp_lane *taken = NULL;
+    struct esp_lane *lane;
 
-    pool->idle = NULL;
-    pool->idle_count = 0;
-    return idle;
+    while ((lane = *link) != NULL) {
+        if (lane->watcher != NULL) {
+            link = &lane->next;
+            continue;
+        }
+        *link = lane->next;
+        lane->next = taken;
+        taken = lane;
+        pool->idle_count--;
+    }
+    return taken;
 }
 
 static void
@@ -199,11 +214,18 @@ esp_pool_close(struct esp_pool *pool, int wait_ms)
     pool_check_pid_held(pool);
     pool->closed = true;
     wake_write_held(pool);
-    idle = take_idle_held(pool);
+    idle = take_unwatched_held(pool);
     pthread_mutex_unlock(&pool->lock);
     free_lanes(idle);
     while (pool_count_others(pool) > 0 && clock_now_ms() < until)
         pool_wait_a_little();
+}
+
+struct esp_pool *
+pool_hold(struct esp_pool *pool)
+{
+    atomic_fetch_add(&pool->references, 1);
+    return pool;
 }
 
 void
@@ -215,7 +237,7 @@ esp_pool_release(struct esp_pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool_check_pid_held(pool);
     pthread_mutex_unlock(&pool->lock);
-    free_lanes(take_idle_held(pool));
+    free_lanes(take_unwatched_held(pool)); /* a watcher would hold the pool */
     wake_close(pool);
     target_free(&pool->target);
     pthread_mutex_destroy(&pool->lock);
@@ -270,7 +292,6 @@ pool_enter(struct esp_pool *pool, struct pool_entry *entry)
         if (entry->next != NULL)
             entry->next->link = &entry->next;
         pool->entries = entry;
-        atomic_fetch_add(&pool->references, 1);
     }
     pthread_mutex_unlock(&pool->lock);
     return entered;
@@ -307,6 +328,8 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
      * leave waits for libcurl, too. */
     if (lane != NULL && !is_worth_keeping(lane))
         lane_close(lane);
+    if (lane != NULL)
+        lane->call = NULL;
     pthread_mutex_lock(&pool->lock);
     kept = keep_lane_held(pool, lane);
     entry->lane = NULL;
@@ -319,21 +342,67 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
     pthread_mutex_unlock(&pool->lock);
     if (!kept)
         lane_free(lane);
-    esp_pool_release(pool);
+}
+
+/* Take the first idle lane that fits off the pool: with any watcher of these
+ * two and, unless `fd` is -1, that socket. */
+static struct esp_lane *
+unlink_idle_held(struct esp_pool *pool, const struct esp_watcher *one,
+                 const struct esp_watcher *other, int fd)
+{
+    struct esp_lane **link = &pool->idle;
+    struct esp_lane *lane;
+
+    for (; (lane = *link) != NULL; link = &lane->next) {
+        if ((lane->watcher == one || lane->watcher == other) &&
+            (fd < 0 || lane_has_socket(lane, fd)))
+            break;
+    }
+    if (lane != NULL) {
+        *link = lane->next;
+        lane->next = NULL;
+        pool->idle_count--;
+    }
+    return lane;
 }
 
 bool
-pool_take_lane(struct esp_pool *pool, struct pool_entry *entry)
+pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
+               struct esp_watcher *watcher)
 {
+    struct esp_lane *lane;
+
     pthread_mutex_lock(&pool->lock);
-    entry->lane = pool->idle;
-    if (entry->lane != NULL) {
-        pool->idle = entry->lane->next;
-        pool->idle_count--;
-        entry->lane->next = NULL;
+    lane = unlink_idle_held(pool, watcher, NULL, -1);
+    pthread_mutex_unlock(&pool->lock);
+    if (lane == NULL)
+        lane = lane_new();
+    if (lane != NULL)
+        lane->watcher = watcher;
+    entry->lane = lane;
+    return lane != NULL;
+}
+
+struct esp_lane *
+pool_take_idle_of(struct esp_pool *pool, struct esp_watcher *watcher, int fd)
+{
+    struct esp_lane *lane;
+
+    pthread_mutex_lock(&pool->lock);
+    lane = unlink_idle_held(pool, watcher, watcher, fd);
+    pthread_mutex_unlock(&pool->lock);
+    return lane;
+}
+
+void
+pool_forget_watcher(struct esp_pool *pool, struct esp_watcher *watcher)
+{
+    struct esp_lane *lane;
+
+    pthread_mutex_lock(&pool->lock);
+    for (lane = pool->idle; lane != NULL; lane = lane->next) {
+        if (lane->watcher == watcher)
+            lane->watcher = NULL;
     }
     pthread_mutex_unlock(&pool->lock);
-    if (entry->lane == NULL)
-        entry->lane = lane_new();
-    return entry->lane != NULL;
 }

@@ -1,7 +1,7 @@
 /* test_attempts.c - whole calls against scripted answers: what each attempt
  * is taken for, whether another follows, and how many requests really came.
  *
- * Every scenario runs through the blocking face and through esp_call_... . */
+ * Every scenario runs through the blocking face and through a press driven by hand. */
 #include "world.h"
 
 #include <stdio.h>

@@ -160,23 +160,23 @@ test_interrupt_between_attempts(void **state)
     static const struct step steps[] = {
         {ACT_ANSWER, HEAD("500 Broken", "13") "{\"code\":5000}", NULL}};
     struct world world;
-    struct esp_call *call;
-    const struct esp_watch *watches;
+    struct esp_press *press;
+    struct pollfd polled[ESP_WATCHES_MAX];
 
     (void)state;
     world_open(&world, steps, COUNT_OF(steps));
     world.cancel.max_retries = 3;
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    while (esp_call_watches(call, &watches) > 0 ||
+    press = world_start(&world);
+    assert_non_null(press);
+    while (watches_of(press, polled) > 0 ||
            !server_has_requests(world.server, 1))
-        drive_once(call, 1);
-    esp_call_interrupt(call);
-    assert_true(esp_call_is_done(call));
-    esp_call_interrupt(call); /* does nothing on one that is done */
-    esp_call_on_timer(call);
-    esp_call_on_socket(call, 0, true, true);
-    esp_call_free(call);
+        drive_once(press, 1);
+    esp_press_interrupt(press);
+    assert_true(esp_press_is_done(press));
+    esp_press_interrupt(press); /* does nothing on one that is done */
+    press_on_timer(press);
+    press_on_socket(press, press->calls[0], 0, true, true);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_INTERRUPTED);
     assert_int_equal(world.outcome.call_sent, ESP_UNKNOWN);
     assert_false(world.outcome.has_code);
@@ -355,7 +355,7 @@ test_closed_pool(void **state)
     assert_int_equal(world.outcome.kind, ESP_CLOSED);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     assert_int_equal(world.outcome.attempts, 0);
-    assert_null(esp_call_start(world.pool, &world.cancel, &world.outcome));
+    assert_null(world_start(&world));
     assert_int_equal(world.outcome.kind, ESP_CLOSED);
     assert_int_equal(server_posts(world.server), 1);
     world_close(&world);
@@ -366,18 +366,18 @@ static void
 test_close_under_a_call(void **state)
 {
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
 
     (void)state;
     world_open(&world, hang, COUNT_OF(hang));
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    drive_until_sent(call, world.server, 1);
+    press = world_start(&world);
+    assert_non_null(press);
+    drive_until_sent(press, world.server, 1);
     esp_pool_close(world.pool, 0);
-    assert_false(esp_call_is_done(call));
-    esp_call_on_timer(call);
-    assert_true(esp_call_is_done(call));
-    esp_call_free(call);
+    assert_false(esp_press_is_done(press));
+    press_on_timer(press);
+    assert_true(esp_press_is_done(press));
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
     assert_int_equal(world.outcome.call_sent, ESP_UNKNOWN);
     world_close(&world);
@@ -388,16 +388,16 @@ static void
 test_released_under_a_call(void **state)
 {
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
 
     (void)state;
     world_open(&world, NULL, 0);
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
+    press = world_start(&world);
+    assert_non_null(press);
     esp_pool_release(world.pool);
     world.pool = NULL;
-    drive_by_hand(call);
-    esp_call_free(call);
+    drive_by_hand(press);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_OK);
     world_close(&world);
 }
@@ -406,19 +406,19 @@ static void
 test_freed_in_flight(void **state)
 {
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
 
     (void)state;
     world_open(&world, hang, COUNT_OF(hang));
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    drive_until_sent(call, world.server, 1);
-    esp_call_free(call);
+    press = world_start(&world);
+    assert_non_null(press);
+    drive_until_sent(press, world.server, 1);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_INTERRUPTED);
     assert_int_equal(world.outcome.sent, ESP_UNKNOWN);
     assert_int_equal(world.outcome.call_sent, ESP_UNKNOWN);
     assert_int_equal(world.outcome.attempts, 1);
-    esp_call_free(NULL);
+    esp_press_free(NULL);
     world_press(&world); /* and the pool serves on */
     assert_int_equal(world.outcome.kind, ESP_OK);
     assert_int_equal(server_connections(world.server), 2);
@@ -430,13 +430,13 @@ static void
 test_freed_before_it_left(void **state)
 {
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
 
     (void)state;
     world_open(&world, NULL, 0);
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    esp_call_free(call);
+    press = world_start(&world);
+    assert_non_null(press);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_INTERRUPTED);
     sleep_ms(20);
     assert_true(world.outcome.call_sent == ESP_UNKNOWN ||
@@ -534,8 +534,8 @@ start_in_thread(void *user)
 {
     struct other *other = user;
 
-    return esp_call_start(other->world->pool, &other->world->cancel,
-                          &other->outcome);
+    return press_start_one(other->world->pool, &other->world->cancel, false,
+                           &other->outcome);
 }
 
 static void
@@ -543,16 +543,16 @@ test_drain_is_bounded(void **state)
 {
     struct world world;
     struct other other = {.world = &world};
-    void *call;
+    void *press;
 
     (void)state;
     world_open(&world, hang, COUNT_OF(hang));
     pthread_create(&other.thread, NULL, start_in_thread, &other);
-    pthread_join(other.thread, &call);
-    assert_non_null(call);
+    pthread_join(other.thread, &press);
+    assert_non_null(press);
     esp_pool_close(world.pool, 10);
     assert_false(esp_group_drain(world.group, 10));
-    esp_call_free(call);
+    esp_press_free(press);
     esp_outcome_free(&other.outcome);
     assert_true(esp_group_drain(world.group, 0));
     world_close(&world);
@@ -566,7 +566,7 @@ test_idle_max(void **state)
 {
     enum { CALLS = ESP_IDLE_MAX + 2 };
     struct step steps[CALLS];
-    struct esp_call *calls[CALLS];
+    struct esp_press *presses[CALLS];
     struct esp_outcome outcomes[CALLS];
     struct world world;
     int i;
@@ -576,14 +576,15 @@ test_idle_max(void **state)
         steps[i] = hang[0];
     world_open(&world, steps, CALLS);
     for (i = 0; i < CALLS; i++) {
-        calls[i] = esp_call_start(world.pool, &world.cancel, &outcomes[i]);
-        assert_non_null(calls[i]);
-        drive_until_sent(calls[i], world.server, i + 1);
+        presses[i] =
+            press_start_one(world.pool, &world.cancel, false, &outcomes[i]);
+        assert_non_null(presses[i]);
+        drive_until_sent(presses[i], world.server, i + 1);
     }
     server_push(world.server, OK_200);
     for (i = 0; i < CALLS; i++) {
-        drive_by_hand(calls[i]);
-        esp_call_free(calls[i]);
+        drive_by_hand(presses[i]);
+        esp_press_free(presses[i]);
         assert_int_equal(outcomes[i].kind, ESP_OK);
         esp_outcome_free(&outcomes[i]);
     }

@@ -252,7 +252,7 @@ test_warm_up_fails(void **state)
     static const struct step steps[] = {{ACT_CLOSE, NULL, NULL},
                                         {ACT_HANG, NULL, NULL}};
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
 
     (void)state;
     world_open(&world, steps, COUNT_OF(steps));
@@ -262,10 +262,10 @@ test_warm_up_fails(void **state)
     assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     world.cancel.timeout_ms = 100;
-    call = esp_call_start_warm_up(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    drive_by_hand(call);
-    esp_call_free(call);
+    press = press_start_one(world.pool, &world.cancel, true, &world.outcome);
+    assert_non_null(press);
+    drive_by_hand(press);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_TIMEOUT);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     world.cancel.timeout_ms = 0;
@@ -630,25 +630,25 @@ test_fork_during_a_call(void **state)
 {
     static const struct step steps[] = {{ACT_HANG, NULL, NULL}};
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
     pid_t child;
 
     (void)state;
     world_open(&world, steps, COUNT_OF(steps));
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    drive_until_sent(call, world.server, 1);
+    press = world_start(&world);
+    assert_non_null(press);
+    drive_until_sent(press, world.server, 1);
     child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        esp_call_on_timer(call);
-        esp_call_interrupt(call);
-        leave_child(esp_call_is_done(call));
+        press_on_timer(press);
+        esp_press_interrupt(press);
+        leave_child(esp_press_is_done(press));
     }
     assert_int_equal(wait_for(child), 0);
     server_push(world.server, OK_200);
-    drive_by_hand(call);
-    esp_call_free(call);
+    drive_by_hand(press);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_OK);
     press_ok(&world);
     assert_true(world.outcome.timing.reused);

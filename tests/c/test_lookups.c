@@ -96,7 +96,7 @@ static void
 test_hanging_resolver(void **state)
 {
     struct world world;
-    struct esp_call *call;
+    struct esp_press *press;
     pid_t child;
     int status = -1;
     int i;
@@ -112,9 +112,9 @@ test_hanging_resolver(void **state)
         assert_true(world.outcome.elapsed_s < 2); /* a hang, not speed */
     }
     esp_outcome_free(&world.outcome);
-    call = esp_call_start(world.pool, &world.cancel, &world.outcome);
-    assert_non_null(call);
-    esp_call_free(call);
+    press = world_start(&world);
+    assert_non_null(press);
+    esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_INTERRUPTED);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     for (i = 0; count(&asked) < ESP_LOOKUPS_MAX && i < WAIT_MS; i++)

@@ -52,54 +52,76 @@ world_press(struct world *world)
 }
 
 void
-drive_once(struct esp_call *call, int limit_ms)
+drive_once(struct esp_press *press, int limit_ms)
 {
-    const struct esp_watch *watches;
     struct pollfd polled[ESP_WATCHES_MAX];
-    size_t count = esp_call_watches(call, &watches);
-    int64_t left = esp_call_timer_ms(call);
+    struct esp_call *call = press->calls[0];
+    size_t count = watches_of(press, polled);
+    int64_t left = press_turn_at(press) - clock_now_ms();
     size_t i;
 
-    for (i = 0; i < count; i++)
+    if (left < 0)
+        left = 0;
+    poll(polled, (nfds_t)count, left < limit_ms ? (int)left : limit_ms);
+    for (i = 0; i < count; i++) {
+        if (polled[i].revents != 0)
+            press_on_socket(press, call, polled[i].fd,
+                            (polled[i].revents & ~POLLOUT) != 0,
+                            (polled[i].revents & POLLOUT) != 0);
+    }
+    press_on_timer(press);
+}
+
+size_t
+watches_of(const struct esp_press *press, struct pollfd *polled)
+{
+    const struct esp_call *call = press->calls[0];
+    const struct esp_watch *watches;
+    size_t i;
+
+    if (call->state != CALL_RUNNING)
+        return 0;
+    watches = call->entry.lane->watches;
+    for (i = 0; i < call->entry.lane->watch_count; i++)
         polled[i] = (struct pollfd){
             .fd = watches[i].fd,
             .events = (short)((watches[i].read ? POLLIN : 0) |
                               (watches[i].write ? POLLOUT : 0))};
-    poll(polled, (nfds_t)count, left < limit_ms ? (int)left : limit_ms);
-    for (i = 0; i < count; i++) {
-        if (polled[i].revents != 0)
-            esp_call_on_socket(call, polled[i].fd,
-                               (polled[i].revents & ~POLLOUT) != 0,
-                               (polled[i].revents & POLLOUT) != 0);
-    }
-    esp_call_on_timer(call);
+    return call->entry.lane->watch_count;
 }
 
 void
-drive_by_hand(struct esp_call *call)
+drive_by_hand(struct esp_press *press)
 {
-    while (!esp_call_is_done(call))
-        drive_once(call, ESP_TIMEOUT_MAX_MS);
+    while (!esp_press_is_done(press))
+        drive_once(press, ESP_TIMEOUT_MAX_MS);
 }
 
 void
-drive_until_sent(struct esp_call *call, struct server *server, int count)
+drive_until_sent(struct esp_press *press, struct server *server, int count)
 {
-    while (!esp_call_is_done(call) && !server_has_requests(server, count))
-        drive_once(call, 1);
+    while (!esp_press_is_done(press) && !server_has_requests(server, count))
+        drive_once(press, 1);
+}
+
+struct esp_press *
+world_start(struct world *world)
+{
+    return press_start_one(world->pool, &world->cancel, false,
+                           &world->outcome);
 }
 
 void
 world_press_by_hand(struct world *world)
 {
-    struct esp_call *call;
+    struct esp_press *press;
 
     esp_outcome_free(&world->outcome);
-    call = esp_call_start(world->pool, &world->cancel, &world->outcome);
-    if (call == NULL)
+    press = world_start(world);
+    if (press == NULL)
         return;
-    drive_by_hand(call);
-    esp_call_free(call);
+    drive_by_hand(press);
+    esp_press_free(press);
 }
 
 void

@@ -5,6 +5,8 @@
 #include "server.h"
 #include "unit.h"
 
+#include <poll.h>
+
 #define SYMBOL "ADAUSDM"
 #define KEY "sandbox-0123456789abcdef"
 
@@ -36,17 +38,24 @@ void world_close(struct world *world);
 /* Press the button; frees the outcome of the press before. */
 void world_press(struct world *world);
 
-/* The same through esp_call_..., with a poll loop of our own. */
+/* The same through a press, with a poll loop of our own. */
 void world_press_by_hand(struct world *world);
 
-/* Give `call` turns until it is done. */
-void drive_by_hand(struct esp_call *call);
+/* Give `press` turns until it is done. */
+void drive_by_hand(struct esp_press *press);
+
+/* Begin a press whose outcome is the world's; NULL: it was refused. */
+struct esp_press *world_start(struct world *world);
+
+/* The sockets that a press of one symbol waits for: their count. */
+size_t watches_of(const struct esp_press *press, struct pollfd *polled);
 
 /* One wait of at most `limit_ms`, and the turns it brings. */
-void drive_once(struct esp_call *call, int limit_ms);
+void drive_once(struct esp_press *press, int limit_ms);
 
-/* Give `call` turns until the server has `count` requests, or it is done. */
-void drive_until_sent(struct esp_call *call, struct server *server, int count);
+/* Give `press` turns until the server has `count` requests, or it is done. */
+void drive_until_sent(struct esp_press *press, struct server *server,
+                      int count);
 
 /* End a forked child with status 0 or 1, by running another program: what the
  * core abandons in a child on purpose is no leak of this one. */

@@ -1,0 +1,143 @@
+/* results.c - what a press of several symbols returns: a list of dicts, or
+ * one exception that holds both halves. */
+#include "module.h"
+
+/* The outcome of the symbol that was asked for as number `index`. */
+static const struct esp_outcome *
+outcome_of(const struct esp_press *press, const struct symbols *symbols,
+           PyObject *symbol)
+{
+    PyObject *place = PyDict_GetItemWithError(symbols->places, symbol);
+
+    return esp_press_outcome(press, (size_t)PyLong_AsSsize_t(place));
+}
+
+/* One dict for each symbol that was asked for, duplicates included. */
+static PyObject *
+make_list(struct module_state *state, const struct esp_press *press,
+          const struct symbols *symbols)
+{
+    Py_ssize_t count = PyList_Size(symbols->asked);
+    PyObject *list = PyList_New(0);
+    Py_ssize_t i;
+
+    for (i = 0; list != NULL && i < count; i++) {
+        PyObject *symbol = PyList_GetItem(symbols->asked, i);
+        PyObject *dict =
+            convert_success(state, outcome_of(press, symbols, symbol), symbol);
+
+        if (dict == NULL || PyList_Append(list, dict) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(dict);
+    }
+    return list;
+}
+
+/* Put what became of `symbol` into the half it belongs to. */
+static bool
+sort_out(struct module_state *state, struct esp_pool *pool,
+         const struct esp_outcome *outcome, PyObject *symbol,
+         PyObject *results, PyObject *failed)
+{
+    bool succeeded = outcome->kind == ESP_OK;
+    PyObject *value = succeeded
+                          ? convert_success(state, outcome, symbol)
+                          : errors_make(state, pool, outcome,
+                                        PyUnicode_AsUTF8AndSize(symbol, NULL));
+    bool ok = value != NULL &&
+              PyDict_SetItem(succeeded ? results : failed, symbol, value) == 0;
+
+    Py_XDECREF(value);
+    return ok;
+}
+
+static PyObject *
+raise_partial(struct module_state *state, struct esp_pool *pool,
+              const struct esp_press *press, const struct symbols *symbols)
+{
+    PyObject *results = PyDict_New();
+    PyObject *failed = PyDict_New();
+    PyObject *exception = NULL;
+    PyObject *symbol;
+    PyObject *place;
+    Py_ssize_t position = 0;
+    bool ok = results != NULL && failed != NULL;
+
+    while (ok && PyDict_Next(symbols->places, &position, &symbol, &place))
+        ok = sort_out(state, pool, outcome_of(press, symbols, symbol), symbol,
+                      results, failed);
+    if (ok)
+        exception = PyObject_CallMethod(state->partial_error, "from_results",
+                                        "OO", results, failed);
+    Py_XDECREF(results);
+    Py_XDECREF(failed);
+    return errors_raise(exception);
+}
+
+/* The first outcome that ends the whole press, or else any that failed; NULL:
+ * all succeeded. */
+static const struct esp_outcome *
+find_failure(const struct esp_press *press, const struct symbols *symbols)
+{
+    const struct esp_outcome *failure = NULL;
+    size_t i;
+
+    for (i = 0; i < symbols->count; i++) {
+        const struct esp_outcome *outcome = esp_press_outcome(press, i);
+
+        if (outcome->kind == ESP_INTERRUPTED || outcome->kind == ESP_CLOSED)
+            return outcome;
+        if (outcome->kind != ESP_OK)
+            failure = outcome;
+    }
+    return failure;
+}
+
+PyObject *
+results_note(const struct esp_press *press, const struct symbols *symbols)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+    PyObject *parts;
+    PyObject *separator;
+    PyObject *note = NULL;
+    size_t i;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    parts = PyList_New(0);
+    for (i = 0; parts != NULL && i < symbols->count; i++) {
+        PyObject *part =
+            errors_note(esp_press_outcome(press, i), symbols->texts[i]);
+
+        if (part == NULL || PyList_Append(parts, part) < 0)
+            Py_CLEAR(parts);
+        Py_XDECREF(part);
+    }
+    separator = PyUnicode_FromString("\n");
+    if (parts != NULL && separator != NULL)
+        note = PyUnicode_Join(separator, parts);
+    if (note == NULL)
+        PyErr_Clear();
+    Py_XDECREF(parts);
+    Py_XDECREF(separator);
+    PyErr_Restore(type, value, traceback);
+    return errors_add_note(note);
+}
+
+PyObject *
+results_convert(struct module_state *state, struct esp_pool *pool,
+                const struct esp_press *press, const struct symbols *symbols)
+{
+    const struct esp_outcome *failure = find_failure(press, symbols);
+
+    if (failure == NULL)
+        return make_list(state, press, symbols);
+    if (failure->kind == ESP_INTERRUPTED)
+        return results_note(press, symbols);
+    if (failure->kind == ESP_CLOSED) {
+        errors_raise_exit();
+        return results_note(press, symbols);
+    }
+    return raise_partial(state, pool, press, symbols);
+}

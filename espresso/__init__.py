@@ -37,6 +37,7 @@ from .errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._aio import AsyncClient as AsyncClient
     from ._types import CancelAllResult as CancelAllResult
     from ._types import Event as Event
 
@@ -50,6 +51,7 @@ __all__ = [
     "MAINNET",
     "PREPROD",
     "APIError",
+    "AsyncClient",
     "AuthenticationError",
     "BadRequestError",
     "CancelAllResult",
@@ -79,9 +81,9 @@ __all__ = [
     "cancel_all",
 ]
 
-# Made when first asked for: they need typing and dataclasses, which importing
-# espresso must not.
-_LATER = ("CancelAllResult", "Event")
+# Loaded when first asked for, with the module each is in: they need typing,
+# dataclasses and asyncio, which importing espresso must not.
+_LATER = {"AsyncClient": "_aio", "CancelAllResult": "_types", "Event": "_types"}
 
 # What people type from habit, and what they meant.
 _HABITS = {
@@ -93,9 +95,9 @@ _HABITS = {
 
 def __getattr__(name: str) -> object:
     if name in _LATER:
-        from . import _types
+        from importlib import import_module
 
-        return getattr(_types, name)
+        return getattr(import_module(f"espresso.{_LATER[name]}"), name)
     advice = ""
     if name in _HABITS:
         advice = f"; it is called espresso.{_HABITS[name]}"

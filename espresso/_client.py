@@ -45,32 +45,8 @@ _RAW_NAMES = tuple(os.fsencode(name) for name in _SNAPSHOT_VARIABLES)
 KEPT_CLIENTS = 8
 
 
-class Client(_core.Client):
-    """A set of options, and warm connections to one exchange.
-
-    Serves any number of threads, and both sides of a ``fork``. The
-    constructor opens no connection and does not miss an absent key; the call
-    does.
-
-    api_key: the account's key; None: ``DELTADEFI_API_KEY``, read at each call
-    base_url: the exchange; None: ``DELTADEFI_BASE_URL`` (MAINNET, PREPROD or
-        loopback), else MAINNET. https, or http to loopback
-    timeout: seconds for a whole call, name look-up, attempts and waits
-        included; positive, at most 86400; rounded up to 1 ms
-    attempt_timeout: seconds for each attempt; None: 0.4 of the timeout for
-        the first, the rest for a later one
-    connect_timeout: seconds for DNS, TCP, proxy and TLS of an attempt
-    max_retries: attempts after the first; each is one POST at most
-    proxy: a proxy's URL; None: ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
-        Loopback never goes through one
-    trust_env: False ignores proxies and trust stores of the environment
-    ca_file: a file or hashed directory of the roots to trust; None:
-        ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, the system's, certifi's
-    on_event: called with an ``Event`` after each attempt
-
-    Raises ConfigError (a ValueError) for a key, URL or proxy that cannot be
-    used, TypeError and ValueError for other arguments.
-    """
+class Options(_core.BaseClient):
+    """The options of both clients, and where the environment fills them in."""
 
     def __init__(
         self,
@@ -121,6 +97,34 @@ class Client(_core.Client):
             f"<espresso.{type(self).__name__} {self.base_url} "
             f"key={'set' if has_key else 'missing'} timeout={self.timeout}{closed}>"
         )
+
+
+class Client(Options, _core.Client):
+    """A set of options, and warm connections to one exchange.
+
+    Serves any number of threads, and both sides of a ``fork``. The
+    constructor opens no connection and does not miss an absent key; the call
+    does.
+
+    api_key: the account's key; None: ``DELTADEFI_API_KEY``, read at each call
+    base_url: the exchange; None: ``DELTADEFI_BASE_URL`` (MAINNET, PREPROD or
+        loopback), else MAINNET. https, or http to loopback
+    timeout: seconds for a whole call, name look-up, attempts and waits
+        included; positive, at most 86400; rounded up to 1 ms
+    attempt_timeout: seconds for each attempt; None: 0.4 of the timeout for
+        the first, the rest for a later one
+    connect_timeout: seconds for DNS, TCP, proxy and TLS of an attempt
+    max_retries: attempts after the first; each is one POST at most
+    proxy: a proxy's URL; None: ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        Loopback never goes through one
+    trust_env: False ignores proxies and trust stores of the environment
+    ca_file: a file or hashed directory of the roots to trust; None:
+        ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, the system's, certifi's
+    on_event: called with an ``Event`` after each attempt
+
+    Raises ConfigError (a ValueError) for a key, URL or proxy that cannot be
+    used, TypeError and ValueError for other arguments.
+    """
 
 
 # ---- The process-wide clients ---------------------------------------------

@@ -166,8 +166,8 @@ press_slot(struct press_arguments *out, PyObject *name, bool is_module_level)
     return NULL;
 }
 
-static bool
-refuse_keyword(PyObject *name)
+bool
+arguments_refuse_keyword(PyObject *name)
 {
     const char *text = PyUnicode_AsUTF8AndSize(name, NULL);
 
@@ -191,7 +191,7 @@ read_keywords(PyObject *const *values, PyObject *names, bool is_module_level,
 
         slot = press_slot(out, name, is_module_level);
         if (slot == NULL)
-            return refuse_keyword(name);
+            return arguments_refuse_keyword(name);
         if (*slot != NULL) {
             PyErr_Format(PyExc_TypeError,
                          "cancel_all() got multiple values for %R", name);

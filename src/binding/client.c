@@ -39,9 +39,8 @@ refuse_keylog(struct module_state *state)
     return on;
 }
 
-/* The Key to use, a new reference; NULL raises. */
-static PyObject *
-find_key(struct module_state *state, Client *self)
+PyObject *
+client_find_key(struct module_state *state, Client *self)
 {
     PyObject *key;
 
@@ -140,22 +139,35 @@ press_list(struct module_state *state, Client *self, struct esp_cancel *cancel,
     return result;
 }
 
+bool
+client_prepare(struct module_state *state, Client *self, PyObject *key,
+               const struct symbols *symbols,
+               const struct press_arguments *given, struct esp_cancel *cancel,
+               char *key_text)
+{
+    if (!read_options(self, given, cancel) || refuse_keylog(state) ||
+        !symbols_warn(symbols))
+        return false;
+    if (!key_copy(key, key_text)) {
+        PyErr_SetString(PyExc_RuntimeError, "the client is closed");
+        return false;
+    }
+    cancel->symbol = symbols->text;
+    cancel->api_key = key_text;
+    return true;
+}
+
 /* Press the button with `key` for `symbols`, which are those of `given`. */
 static PyObject *
 press(struct module_state *state, Client *self, PyObject *key,
       const struct symbols *symbols, const struct press_arguments *given)
 {
     char key_text[ESP_KEY_MAX + 1];
-    struct esp_cancel cancel = {.symbol = symbols->text, .api_key = key_text};
+    struct esp_cancel cancel = {0};
     PyObject *result;
 
-    if (!read_options(self, given, &cancel) || refuse_keylog(state) ||
-        !symbols_warn(symbols))
+    if (!client_prepare(state, self, key, symbols, given, &cancel, key_text))
         return NULL;
-    if (!key_copy(key, key_text)) {
-        PyErr_SetString(PyExc_RuntimeError, "the client is closed");
-        return NULL;
-    }
     result = symbols->asked == NULL
                  ? press_one(state, self, &cancel, given->symbol)
                  : press_list(state, self, &cancel, symbols);
@@ -169,7 +181,7 @@ press_with_own_key(struct module_state *state, Client *self,
                    const struct symbols *symbols,
                    const struct press_arguments *given)
 {
-    PyObject *key = client_is_open(self) ? find_key(state, self) : NULL;
+    PyObject *key = client_is_open(self) ? client_find_key(state, self) : NULL;
     PyObject *result =
         key != NULL ? press(state, self, key, symbols, given) : NULL;
 
@@ -246,6 +258,15 @@ client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
     return result;
 }
 
+bool
+client_prepare_warm_up(struct module_state *state, Client *self,
+                       struct esp_cancel *cancel)
+{
+    const struct press_arguments nothing = {0};
+
+    return read_options(self, &nothing, cancel) && !refuse_keylog(state);
+}
+
 PyObject *
 client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
                Py_ssize_t nargs, PyObject *names)
@@ -254,7 +275,6 @@ client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     struct module_state *state = PyType_GetModuleState(defining);
     struct esp_outcome outcome;
     struct esp_cancel cancel = {0};
-    const struct press_arguments nothing = {0};
     PyObject *result = NULL;
 
     (void)args;
@@ -262,8 +282,8 @@ client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
         PyErr_SetString(PyExc_TypeError, "warm_up() takes no arguments");
         return NULL;
     }
-    if (!client_is_ready(self) || !read_options(self, &nothing, &cancel) ||
-        refuse_keylog(state))
+    if (!client_is_ready(self) ||
+        !client_prepare_warm_up(state, self, &cancel))
         return NULL;
     run_without_gil(state, esp_warm_up, self, &cancel, &outcome);
     if (outcome.kind == ESP_OK)

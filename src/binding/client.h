@@ -1,5 +1,5 @@
-/* client.h - the object of client.c, which makes its calls, and of
- * client_type.c, which makes the object. */
+/* client.h - the object of client_type.c, which makes it, and of client.c,
+ * loop.c and loop_press.c, which make its calls. */
 #ifndef ESP_CLIENT_H
 #define ESP_CLIENT_H
 
@@ -24,6 +24,20 @@ bool client_is_ready(Client *self);
 /* False raises RuntimeError: it is closed. */
 bool client_is_open(Client *self);
 
+/* The Key to use, a new reference; NULL raises. */
+PyObject *client_find_key(struct module_state *state, Client *self);
+
+/* Fill `cancel` for a press of `symbols`; `key_text` (ESP_KEY_MAX + 1 bytes)
+ * gets the key, to be wiped after the press.  False raises. */
+bool client_prepare(struct module_state *state, Client *self, PyObject *key,
+                    const struct symbols *symbols,
+                    const struct press_arguments *given,
+                    struct esp_cancel *cancel, char *key_text);
+
+/* The same for a warm-up, which has no key. */
+bool client_prepare_warm_up(struct module_state *state, Client *self,
+                            struct esp_cancel *cancel);
+
 /* The methods that call the exchange. */
 PyObject *client_cancel_all(PyObject *object, PyTypeObject *defining,
                             PyObject *const *args, Py_ssize_t nargs,
@@ -31,5 +45,10 @@ PyObject *client_cancel_all(PyObject *object, PyTypeObject *defining,
 PyObject *client_warm_up(PyObject *object, PyTypeObject *defining,
                          PyObject *const *args, Py_ssize_t nargs,
                          PyObject *names);
+
+/* AsyncClient._drive(loop): a LoopDriver (loop.c). */
+PyObject *loop_driver_new(PyObject *object, PyTypeObject *defining,
+                          PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *names);
 
 #endif

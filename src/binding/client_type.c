@@ -249,6 +249,9 @@ client_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
 
     PyObject_GC_UnTrack(object);
+    if (((Client *)object)->pool !=
+        NULL) /* loops may watch connections of it */
+        esp_pool_close(((Client *)object)->pool, 0);
     esp_pool_release(((Client *)object)->pool);
     client_clear(object);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -364,6 +367,38 @@ PyDoc_STRVAR(
 
 #define METHOD(function, how) ((PyCFunction)(void (*)(void))function), how
 
+static PyMethodDef base_methods[] = {
+    {"__reduce__", client_reduce, METH_NOARGS,
+     "__reduce__($self, /)\n--\n\nRefused: raises TypeError."},
+    {"__reduce_ex__", client_reduce, METH_VARARGS,
+     "__reduce_ex__($self, protocol, /)\n--\n\nRefused: raises TypeError."},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(base_doc, "What both clients are: options, a key and a pool.");
+
+static PyType_Slot base_slots[] = {
+    {Py_tp_doc, (void *)base_doc},
+    {Py_tp_new, client_new},
+    {Py_tp_init, client_init},
+    {Py_tp_dealloc, client_dealloc},
+    {Py_tp_traverse, client_traverse},
+    {Py_tp_clear, client_clear},
+    {Py_tp_methods, base_methods},
+    {Py_tp_getset, client_getset},
+    {0, NULL},
+};
+
+PyType_Spec base_client_type_spec = {
+    .name = "espresso._core.BaseClient",
+    .basicsize = sizeof(Client),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = base_slots,
+};
+
+/* ---- The two faces: they differ in what they can be asked --------------- */
+
 static PyMethodDef client_methods[] = {
     {"cancel_all",
      METHOD(client_cancel_all, METH_METHOD | METH_FASTCALL | METH_KEYWORDS),
@@ -376,10 +411,6 @@ static PyMethodDef client_methods[] = {
      "__enter__($self, /)\n--\n\nThe client itself."},
     {"__exit__", client_exit, METH_VARARGS,
      "__exit__($self, kind, value, traceback, /)\n--\n\nClose the client."},
-    {"__reduce__", client_reduce, METH_NOARGS,
-     "__reduce__($self, /)\n--\n\nRefused: raises TypeError."},
-    {"__reduce_ex__", client_reduce, METH_VARARGS,
-     "__reduce_ex__($self, protocol, /)\n--\n\nRefused: raises TypeError."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -388,20 +419,45 @@ PyDoc_STRVAR(client_doc,
 
 static PyType_Slot client_slots[] = {
     {Py_tp_doc, (void *)client_doc},
-    {Py_tp_new, client_new},
-    {Py_tp_init, client_init},
-    {Py_tp_dealloc, client_dealloc},
-    {Py_tp_traverse, client_traverse},
-    {Py_tp_clear, client_clear},
     {Py_tp_methods, client_methods},
-    {Py_tp_getset, client_getset},
     {0, NULL},
 };
 
 PyType_Spec client_type_spec = {
     .name = "espresso._core.Client",
     .basicsize = sizeof(Client),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = client_slots,
+};
+
+PyDoc_STRVAR(close_now_doc,
+             "_close($self, /)\n--\n\n"
+             "What close() of a Client does; the loops that drive calls of\n"
+             "this one end them.");
+
+static PyMethodDef async_client_methods[] = {
+    {"_drive",
+     METHOD(loop_driver_new, METH_METHOD | METH_FASTCALL | METH_KEYWORDS),
+     "_drive($self, loop, /)\n--\n\n"
+     "A LoopDriver of this client for that loop."},
+    {"_close", client_close, METH_NOARGS, close_now_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(async_client_doc,
+             "The C half of espresso.AsyncClient; make that one instead.");
+
+static PyType_Slot async_client_slots[] = {
+    {Py_tp_doc, (void *)async_client_doc},
+    {Py_tp_methods, async_client_methods},
+    {0, NULL},
+};
+
+PyType_Spec async_client_type_spec = {
+    .name = "espresso._core.AsyncClient",
+    .basicsize = sizeof(Client),
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = async_client_slots,
 };

@@ -112,34 +112,25 @@ static const char *const notes[] = {
     [ESP_DONE] = "espresso: the request for %s was carried out",
 };
 
-/* Add `note` (stolen; NULL: none could be made) to the exception that is set.
- * What goes wrong on the way must not replace it. */
-PyObject *
-errors_add_note(PyObject *note)
-{
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
-    PyObject *done = NULL;
-
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL && note != NULL)
-        done = PyObject_CallMethod(value, "add_note", "O", note);
-    if (done == NULL)
-        PyErr_Clear();
-    Py_XDECREF(note);
-    Py_XDECREF(done);
-    PyErr_Restore(type, value, traceback);
-    return NULL;
-}
-
-/* A note must be made while no exception is set. */
+/* A note is made while no exception is set. */
 PyObject *
 errors_note(const struct esp_outcome *outcome, const char *symbol)
 {
     return PyUnicode_FromFormat(notes[outcome->call_sent],
                                 symbol != NULL ? symbol : "a warm-up");
+}
+
+void
+errors_attach_note(PyObject *exception, PyObject *note)
+{
+    PyObject *done = NULL;
+
+    if (note != NULL)
+        done = PyObject_CallMethod(exception, "add_note", "O", note);
+    if (done == NULL)
+        PyErr_Clear();
+    Py_XDECREF(note);
+    Py_XDECREF(done);
 }
 
 /* Tell with the exception that is set how far the call had come. */
@@ -149,14 +140,13 @@ add_note(const struct esp_outcome *outcome, const char *symbol)
     PyObject *type;
     PyObject *value;
     PyObject *traceback;
-    PyObject *note;
 
     PyErr_Fetch(&type, &value, &traceback);
-    note = errors_note(outcome, symbol);
-    if (note == NULL)
-        PyErr_Clear();
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL)
+        errors_attach_note(value, errors_note(outcome, symbol));
     PyErr_Restore(type, value, traceback);
-    return errors_add_note(note);
+    return NULL;
 }
 
 /* While the interpreter exits, a daemon thread ends as SystemExit ends one:

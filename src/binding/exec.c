@@ -54,11 +54,14 @@ add_constants(PyObject *module)
     return add(module, "VERSIONS", make_versions());
 }
 
-/* Make `spec`'s type, keep it in *slot and show it in the module. */
+/* Make `spec`'s type, derived from `base` (NULL: object), keep it in *slot and
+ * show it in the module. */
 static int
-add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
+add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
+         PyTypeObject **slot)
 {
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec,
+                                                     (PyObject *)base);
     return *slot != NULL ? PyModule_AddType(module, *slot) : -1;
 }
 
@@ -91,6 +94,24 @@ register_drain(PyObject *module)
     return done != NULL ? 0 : -1;
 }
 
+static int
+add_types(PyObject *module, struct module_state *state)
+{
+    if (add_type(module, &base_client_type_spec, NULL,
+                 &state->base_client_type) < 0 ||
+        add_type(module, &client_type_spec, state->base_client_type,
+                 &state->client_type) < 0 ||
+        add_type(module, &async_client_type_spec, state->base_client_type,
+                 &state->async_client_type) < 0)
+        return -1;
+    if (add_type(module, &loop_driver_type_spec, NULL,
+                 &state->loop_driver_type) < 0 ||
+        add_type(module, &loop_press_type_spec, NULL,
+                 &state->loop_press_type) < 0)
+        return -1;
+    return add_type(module, &key_type_spec, NULL, &state->key_type);
+}
+
 int
 module_exec(PyObject *module)
 {
@@ -101,8 +122,7 @@ module_exec(PyObject *module)
         PyErr_SetString(PyExc_ImportError, error.message);
         return -1;
     }
-    if (add_type(module, &client_type_spec, &state->client_type) < 0 ||
-        add_type(module, &key_type_spec, &state->key_type) < 0)
+    if (add_types(module, state) < 0)
         return -1;
     state->from_outcome = import_from("espresso.errors", "from_outcome");
     if (state->from_outcome == NULL)

@@ -37,6 +37,10 @@ PyDoc_STRVAR(trust_doc, "system_trust()\n--\n\n"
                         "The system's hashed directory or bundle of roots, "
                         "or None.");
 
+PyDoc_STRVAR(refuse_doc, "refuse_keyword(name, /)\n--\n\n"
+                         "Raise the TypeError of a keyword that cancel_all\n"
+                         "does not have.");
+
 PyDoc_STRVAR(drain_doc, "_drain()\n--\n\n"
                         "End the calls of other threads; run at exit.");
 
@@ -88,11 +92,21 @@ module_drain(PyObject *module, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+/* For coroutines, which Python itself gives their keywords. */
+static PyObject *
+module_refuse_keyword(PyObject *module, PyObject *name)
+{
+    (void)module;
+    arguments_refuse_keyword(name);
+    return NULL;
+}
+
 PyMethodDef module_methods[] = {
     {"cancel_all", (PyCFunction)(void (*)(void))client_cancel_all_anywhere,
      METH_FASTCALL | METH_KEYWORDS, cancel_all_doc},
     {"parse_base_url", module_parse_base_url, METH_O, parse_doc},
     {"system_trust", module_system_trust, METH_NOARGS, trust_doc},
+    {"refuse_keyword", module_refuse_keyword, METH_O, refuse_doc},
     {"_drain", module_drain, METH_NOARGS, drain_doc},
     {NULL, NULL, 0, NULL},
 };

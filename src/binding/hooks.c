@@ -107,17 +107,31 @@ settle(PyObject *result)
     return 0;
 }
 
+/* Whether anybody wants to hear of it. */
+static bool
+is_worth_telling(PyObject *on_event, const struct esp_attempt *attempt)
+{
+    return on_event != NULL || attempt->next_in_ms >= 0 || attempt->lost_reply;
+}
+
+int
+hooks_tell(PyObject *on_event, const struct esp_attempt *attempt)
+{
+    if (!is_worth_telling(on_event, attempt))
+        return 0;
+    return settle(tell(on_event, attempt));
+}
+
 static int
 on_attempt(void *user, const struct esp_attempt *attempt)
 {
     struct hooks_context *context = user;
     int result;
 
-    if (context->on_event == NULL && attempt->next_in_ms < 0 &&
-        !attempt->lost_reply)
+    if (!is_worth_telling(context->on_event, attempt))
         return 0;
     PyEval_RestoreThread(context->thread);
-    result = settle(tell(context->on_event, attempt));
+    result = hooks_tell(context->on_event, attempt);
     context->thread = PyEval_SaveThread();
     return result;
 }

@@ -8,7 +8,11 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct module_state *state = PyModule_GetState(module);
 
+    Py_VISIT(state->base_client_type);
     Py_VISIT(state->client_type);
+    Py_VISIT(state->async_client_type);
+    Py_VISIT(state->loop_driver_type);
+    Py_VISIT(state->loop_press_type);
     Py_VISIT(state->key_type);
     Py_VISIT(state->from_outcome);
     Py_VISIT(state->config_error);
@@ -24,7 +28,11 @@ module_clear(PyObject *module)
 {
     struct module_state *state = PyModule_GetState(module);
 
+    Py_CLEAR(state->base_client_type);
     Py_CLEAR(state->client_type);
+    Py_CLEAR(state->async_client_type);
+    Py_CLEAR(state->loop_driver_type);
+    Py_CLEAR(state->loop_press_type);
     Py_CLEAR(state->key_type);
     Py_CLEAR(state->from_outcome);
     Py_CLEAR(state->config_error);

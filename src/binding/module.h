@@ -17,7 +17,11 @@
 /* Everything this module would otherwise keep in globals.  module_exec,
  * module_traverse and module_clear list the objects in this order. */
 struct module_state {
+    PyTypeObject *base_client_type;
     PyTypeObject *client_type;
+    PyTypeObject *async_client_type;
+    PyTypeObject *loop_driver_type;
+    PyTypeObject *loop_press_type;
     PyTypeObject *key_type;
     PyObject *from_outcome;   /* espresso.errors.from_outcome */
     PyObject *config_error;   /* espresso.errors.ConfigError */
@@ -58,9 +62,9 @@ void errors_raise_exit(void);
 /* How far a call for `symbol` (NULL: a warm-up) had come.  New reference. */
 PyObject *errors_note(const struct esp_outcome *outcome, const char *symbol);
 
-/* Add `note` (stolen, may be NULL) to the exception that is set; always
- * NULL. */
-PyObject *errors_add_note(PyObject *note);
+/* Add `note` (stolen; NULL: an exception is set, which is forgotten) to
+ * `exception`. */
+void errors_attach_note(PyObject *exception, PyObject *note);
 
 /* "not_sent", "rejected", "unknown" or "done".  Static. */
 const char *errors_sent_name(enum esp_sent sent);
@@ -117,6 +121,9 @@ struct press_arguments {
 bool arguments_press(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
                      bool is_module_level, struct press_arguments *out);
 
+/* Raise TypeError: cancel_all has no keyword `name`; always false. */
+bool arguments_refuse_keyword(PyObject *name);
+
 /* Raise TypeError with advice if `name` is a habit from another library;
  * false: it is not. */
 bool arguments_refuse_habit(const char *name);
@@ -148,8 +155,7 @@ PyObject *results_convert(struct module_state *state, struct esp_pool *pool,
                           const struct esp_press *press,
                           const struct symbols *symbols);
 
-/* Add to the exception that is set how far each symbol had come; always
- * NULL. */
+/* How far each symbol had come, a line each.  New reference. */
 PyObject *results_note(const struct esp_press *press,
                        const struct symbols *symbols);
 
@@ -169,7 +175,11 @@ void key_forget(PyObject *key);
 
 /* ---- client.c, client_type.c, hooks.c -------------------------------------------------- */
 
+extern PyType_Spec base_client_type_spec;
 extern PyType_Spec client_type_spec;
+extern PyType_Spec async_client_type_spec;
+extern PyType_Spec loop_driver_type_spec;
+extern PyType_Spec loop_press_type_spec;
 
 /* The module-level cancel_all(). */
 PyObject *client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
@@ -184,6 +194,10 @@ struct hooks_context {
 /* Fill `hooks` for a call of this thread. */
 void hooks_init(struct module_state *state, struct esp_hooks *hooks,
                 struct hooks_context *context);
+
+/* Tell on_event (NULL: none) and the log of an attempt, with the GIL held; 0,
+ * or -1 with an exception set that must end the call. */
+int hooks_tell(PyObject *on_event, const struct esp_attempt *attempt);
 
 /* Say once that `symbol` holds small letters; false: an exception is set. */
 bool hooks_warn_lower_case(const char *symbol);

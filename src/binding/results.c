@@ -96,16 +96,11 @@ find_failure(const struct esp_press *press, const struct symbols *symbols)
 PyObject *
 results_note(const struct esp_press *press, const struct symbols *symbols)
 {
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
-    PyObject *parts;
-    PyObject *separator;
+    PyObject *parts = PyList_New(0);
+    PyObject *separator = PyUnicode_FromString("\n");
     PyObject *note = NULL;
     size_t i;
 
-    PyErr_Fetch(&type, &value, &traceback);
-    parts = PyList_New(0);
     for (i = 0; parts != NULL && i < symbols->count; i++) {
         PyObject *part =
             errors_note(esp_press_outcome(press, i), symbols->texts[i]);
@@ -114,15 +109,27 @@ results_note(const struct esp_press *press, const struct symbols *symbols)
             Py_CLEAR(parts);
         Py_XDECREF(part);
     }
-    separator = PyUnicode_FromString("\n");
     if (parts != NULL && separator != NULL)
         note = PyUnicode_Join(separator, parts);
-    if (note == NULL)
-        PyErr_Clear();
     Py_XDECREF(parts);
     Py_XDECREF(separator);
+    return note;
+}
+
+/* Tell with the exception that is set how far each symbol had come. */
+static PyObject *
+add_note(const struct esp_press *press, const struct symbols *symbols)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL)
+        errors_attach_note(value, results_note(press, symbols));
     PyErr_Restore(type, value, traceback);
-    return errors_add_note(note);
+    return NULL;
 }
 
 PyObject *
@@ -134,10 +141,10 @@ results_convert(struct module_state *state, struct esp_pool *pool,
     if (failure == NULL)
         return make_list(state, press, symbols);
     if (failure->kind == ESP_INTERRUPTED)
-        return results_note(press, symbols);
+        return add_note(press, symbols);
     if (failure->kind == ESP_CLOSED) {
         errors_raise_exit();
-        return results_note(press, symbols);
+        return add_note(press, symbols);
     }
     return raise_partial(state, pool, press, symbols);
 }

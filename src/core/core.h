@@ -447,6 +447,9 @@ void pool_forget_watcher(struct esp_pool *pool, struct esp_watcher *watcher);
 /* Whether a call of this thread must end now. */
 bool pool_must_end(struct esp_pool *pool);
 
+/* Make pool_wake_fd worth asking before the first call. */
+void pool_open_wake(struct esp_pool *pool);
+
 /* The descriptor that becomes readable when a call of this thread must end;
  * -1: there is none, ask pool_must_end now and then. */
 int pool_wake_fd(struct esp_pool *pool);

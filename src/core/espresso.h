@@ -382,9 +382,11 @@ void esp_watcher_on_wake(struct esp_watcher *watcher);
 /* The `user` of a press that has ended, each once; NULL: none. */
 void *esp_watcher_next_done(struct esp_watcher *watcher);
 
+/* The `user` of any press that is under way; NULL: none. */
+void *esp_watcher_first(struct esp_watcher *watcher);
+
 /* End a press now: its connections are closed, its outcomes say INTERRUPTED
- * and what was sent.  Does nothing on one that is done; esp_watcher_next_done
- * does not name it. */
+ * and what was sent.  Does nothing on one that is done.  Not in a hook. */
 void esp_press_interrupt(struct esp_press *press);
 
 /* Whether every symbol has its outcome. */

@@ -267,6 +267,15 @@ pool_must_end(struct esp_pool *pool)
             !pthread_equal(pool->drain_thread, pthread_self()));
 }
 
+void
+pool_open_wake(struct esp_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool_check_pid_held(pool);
+    wake_open_held(pool);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 int
 pool_wake_fd(struct esp_pool *pool)
 {

@@ -29,6 +29,7 @@ struct watched {
 
 struct esp_watcher {
     struct esp_pool *pool;
+    unsigned forks; /* of the pool: in a child the table is the parent's */
     struct esp_press *presses;
     struct watched *table; /* by descriptor */
     int *changed;          /* descriptors of which is_changed */
@@ -204,6 +205,16 @@ esp_watcher_next_done(struct esp_watcher *watcher)
     return press->user;
 }
 
+void *
+esp_watcher_first(struct esp_watcher *watcher)
+{
+    struct esp_press *press = watcher->presses;
+
+    while (press != NULL && esp_press_is_done(press))
+        press = press->next;
+    return press != NULL ? press->user : NULL;
+}
+
 /* ---- Turns -------------------------------------------------------------- */
 
 /* Close the idle connection with socket `fd`, or all of them (-1). */
@@ -223,6 +234,8 @@ esp_watcher_on_socket(struct esp_watcher *watcher, int fd, bool readable,
     struct esp_lane *lane =
         fd < watcher->capacity ? watcher->table[fd].lane : NULL;
 
+    if (watcher->forks != atomic_load(&watcher->pool->forks))
+        return;
     if (lane == NULL) /* a descriptor whose end the loop did not know yet */
         return;
     if (lane->call != NULL)
@@ -286,8 +299,11 @@ esp_watcher_new(struct esp_pool *pool)
 {
     struct esp_watcher *watcher = calloc(1, sizeof *watcher);
 
-    if (watcher != NULL)
-        watcher->pool = pool_hold(pool);
+    if (watcher == NULL)
+        return NULL;
+    watcher->pool = pool_hold(pool);
+    pool_open_wake(pool);
+    watcher->forks = atomic_load(&pool->forks);
     return watcher;
 }
 

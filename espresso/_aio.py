@@ -1,0 +1,134 @@
+"""``AsyncClient``: the same call, driven by the running event loop.
+
+The call itself is C (``_core.LoopDriver``): here is only who waits for it. Nothing
+is bound to a loop; each that asks gets a driver of its own.
+"""
+
+import inspect
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Iterable
+from types import EllipsisType, TracebackType
+from typing import Any, Never, Self, overload
+
+from . import _core
+from ._client import Client, Options
+from ._types import CancelAllResult
+
+
+class AsyncClient(Options, _core.AsyncClient):
+    """What ``Client`` is, for asyncio: the same options and words, as coroutines.
+
+    Needs a running loop with ``add_reader``: asyncio's own on Linux and macOS, or
+    uvloop. Hundreds of calls may run at once. Cancelling a task ends its transfer at
+    once; a note on the ``CancelledError`` says whether the request had gone out.
+
+    One object may be used by several loops, one after the other or in several
+    threads, and after a ``fork``. Without ``aclose`` its connections end with it.
+    """
+
+    # Set in the class: __init__ may fail before it comes to it.
+    _drivers: "dict[AbstractEventLoop, _core.LoopDriver] | None" = None
+
+    @overload
+    async def cancel_all(
+        self,
+        symbol: str,
+        *,
+        missing_ok: bool = False,
+        confirm: bool = False,
+        timeout: float | EllipsisType = ...,
+        max_retries: int | EllipsisType = ...,
+    ) -> CancelAllResult: ...
+    @overload
+    async def cancel_all(
+        self,
+        symbol: Iterable[str],
+        *,
+        missing_ok: bool = False,
+        confirm: bool = False,
+        timeout: float | EllipsisType = ...,
+        max_retries: int | EllipsisType = ...,
+    ) -> list[CancelAllResult]: ...
+    async def cancel_all(
+        self,
+        symbol: str | Iterable[str],
+        *,
+        missing_ok: bool = False,
+        confirm: bool = False,
+        timeout: float | EllipsisType = ...,
+        max_retries: int | EllipsisType = ...,
+        **unknown: Never,
+    ) -> Any:
+        """Cancel all open orders of the account on one symbol, or on several.
+
+        Arguments, results and errors are those of ``Client.cancel_all``. Cancelling
+        the task closes the connection; what was sent stays sent.
+
+        Raises RuntimeError on a closed client, or on a loop without ``add_reader``.
+        """
+        for name in unknown:
+            _core.refuse_keyword(name)
+        press = self._driver().start(
+            self, symbol, missing_ok, confirm, timeout, max_retries
+        )
+        return await _result_of(press)
+
+    async def warm_up(self) -> float:
+        """Open a connection now, so that the next call is one round trip.
+
+        DNS, TCP, TLS and one HEAD of the base path, without the key. Returns the
+        seconds it took. Raises ConnectError, CertificateError, RequestTimeoutError.
+        """
+        return float(await _result_of(self._driver().warm_up(self)))
+
+    async def aclose(self) -> None:
+        """Close the connections and wipe the key.
+
+        Calls in flight, on whatever loop, end with ConnectionLostError or
+        ConnectError, later ones are RuntimeError. Closing twice is fine.
+        """
+        self._close()
+        driver = (self._drivers or {}).pop(get_running_loop(), None)
+        if driver is not None:
+            driver.on_wake()
+
+    async def __aenter__(self) -> Self:
+        if self.closed:
+            raise RuntimeError("the client is closed")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _driver(self) -> _core.LoopDriver:
+        """The driver of the running loop."""
+        loop = get_running_loop()
+        if self._drivers is None:
+            self._drivers = {}
+        driver = self._drivers.get(loop)
+        if driver is None or not driver.is_ours:
+            for other in list(self._drivers):
+                if other.is_closed():
+                    self._drivers.pop(other, None)
+            driver = self._drivers[loop] = self._drive(loop)
+        return driver
+
+
+# What help() and editors show is what the other face shows, too.
+AsyncClient.cancel_all.__signature__ = inspect.signature(  # type: ignore[attr-defined]
+    Client.cancel_all
+)
+
+
+async def _result_of(press: _core.LoopPress) -> Any:
+    try:
+        await press.future
+    except BaseException as error:
+        press.stop(error)
+        raise
+    return press.result()

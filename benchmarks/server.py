@@ -24,7 +24,7 @@ daemon off;
 master_process off;
 pid {prefix}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 64; }}
+events {{ worker_connections 1024; }}
 http {{
     access_log off;
     client_body_temp_path {prefix}/body;

@@ -26,8 +26,12 @@ class AsyncClient(Options, _core.AsyncClient):
     threads, and after a ``fork``. Without ``aclose`` its connections end with it.
     """
 
-    # Set in the class: __init__ may fail before it comes to it.
-    _drivers: "dict[AbstractEventLoop, _core.LoopDriver] | None" = None
+    _drivers: dict[AbstractEventLoop, _core.LoopDriver]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self._drivers = {}
+        return self
 
     @overload
     async def cancel_all(
@@ -88,9 +92,10 @@ class AsyncClient(Options, _core.AsyncClient):
         ConnectError, later ones are RuntimeError. Closing twice is fine.
         """
         self._close()
-        driver = (self._drivers or {}).pop(get_running_loop(), None)
-        if driver is not None:
+        driver = self._drivers.pop(get_running_loop(), None)
+        if driver is not None and driver.is_ours:
             driver.on_wake()
+        self._forget_closed_loops()
 
     async def __aenter__(self) -> Self:
         if self.closed:
@@ -108,15 +113,19 @@ class AsyncClient(Options, _core.AsyncClient):
     def _driver(self) -> _core.LoopDriver:
         """The driver of the running loop."""
         loop = get_running_loop()
-        if self._drivers is None:
-            self._drivers = {}
         driver = self._drivers.get(loop)
         if driver is None or not driver.is_ours:
-            for other in list(self._drivers):
-                if other.is_closed():
-                    self._drivers.pop(other, None)
+            self._forget_closed_loops()
             driver = self._drivers[loop] = self._drive(loop)
         return driver
+
+    def _forget_closed_loops(self) -> None:
+        """Leave what they kept warm to the loops that come after."""
+        for loop in list(self._drivers):
+            if loop.is_closed():
+                driver = self._drivers.pop(loop, None)
+                if driver is not None:
+                    driver.retire()
 
 
 # What help() and editors show is what the other face shows, too.

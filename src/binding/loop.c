@@ -408,6 +408,18 @@ driver_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+/* retire(): its loop is closed. */
+static PyObject *
+driver_retire(PyObject *object, PyObject *unused)
+{
+    LoopDriver *self = (LoopDriver *)object;
+
+    (void)unused;
+    if (self->pid == getpid() && !self->in_turn)
+        esp_watcher_retire(self->watcher);
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *
 driver_is_ours(PyObject *object, void *unused)
 {
@@ -424,6 +436,7 @@ static PyGetSetDef driver_getset[] = {
 static PyMethodDef driver_methods[] = {
     {"start", (PyCFunction)(void (*)(void))driver_start, METH_FASTCALL, NULL},
     {"warm_up", driver_warm_up, METH_O, NULL},
+    {"retire", driver_retire, METH_NOARGS, NULL},
     {"on_readable", on_readable, METH_O, NULL},
     {"on_writable", on_writable, METH_O, NULL},
     {"on_timer", on_timer, METH_NOARGS, NULL},

@@ -333,10 +333,12 @@ struct esp_watcher;
 /* NULL when out of memory.  Keeps the pool alive. */
 struct esp_watcher *esp_watcher_new(struct esp_pool *pool);
 
-/* Give the watcher back; its presses must have been freed.  Descriptors that
- * the loop still watches stay open with the pool, so free it only when the
- * loop is closed or esp_watcher_next_change has said to forget them.  NULL is
- * fine. */
+/* The loop is closed and watches nothing any more: the idle connections go to
+ * whoever calls next. */
+void esp_watcher_retire(struct esp_watcher *watcher);
+
+/* The same, and give the watcher back; its presses must have been freed.  NULL
+ * is fine. */
 void esp_watcher_free(struct esp_watcher *watcher);
 
 /* Begin a press, and a warm-up; NULL as for esp_cancel_list.  `user` comes

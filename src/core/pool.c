@@ -314,24 +314,50 @@ is_worth_keeping(const struct esp_lane *lane)
     return !lane->abandoned && lane->multi != NULL && lane->socket_count > 0;
 }
 
-/* Whether the pool keeps the lane warm; if not, the caller frees it. */
-static bool
+/* Take a lane off the pool that fits: with any watcher of these two and, unless
+ * `fd` is -1, that socket.  The warmest, or the coldest. */
+static struct esp_lane *
+unlink_idle_held(struct esp_pool *pool, const struct esp_watcher *one,
+                 const struct esp_watcher *other, int fd, bool coldest)
+{
+    struct esp_lane **link = &pool->idle;
+    struct esp_lane **found = NULL;
+    struct esp_lane *lane;
+
+    for (; *link != NULL && (found == NULL || coldest);
+         link = &(*link)->next) {
+        if (((*link)->watcher == one || (*link)->watcher == other) &&
+            (fd < 0 || lane_has_socket(*link, fd)))
+            found = link;
+    }
+    if (found == NULL)
+        return NULL;
+    lane = *found;
+    *found = lane->next;
+    lane->next = NULL;
+    pool->idle_count--;
+    return lane;
+}
+
+/* Keep the lane warm, on top.  The one that must go for it, or the lane itself
+ * if it is not worth it, is returned for the caller to free.  Lanes that
+ * another loop watches are not ours to close. */
+static struct esp_lane *
 keep_lane_held(struct esp_pool *pool, struct esp_lane *lane)
 {
-    if (lane == NULL || !is_worth_keeping(lane) || pool->closed ||
-        pool->idle_count >= ESP_IDLE_MAX)
-        return false;
+    if (lane == NULL || !is_worth_keeping(lane) || pool->closed)
+        return lane;
     lane->next = pool->idle;
     pool->idle = lane;
-    pool->idle_count++;
-    return true;
+    if (++pool->idle_count <= ESP_IDLE_MAX)
+        return NULL;
+    return unlink_idle_held(pool, lane->watcher, NULL, -1, true);
 }
 
 void
 pool_leave(struct esp_pool *pool, struct pool_entry *entry)
 {
     struct esp_lane *lane = entry->lane;
-    bool kept;
 
     /* While the call still counts, so that whoever waits for the calls to
      * leave waits for libcurl, too. */
@@ -340,7 +366,7 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
     if (lane != NULL)
         lane->call = NULL;
     pthread_mutex_lock(&pool->lock);
-    kept = keep_lane_held(pool, lane);
+    lane = keep_lane_held(pool, lane);
     entry->lane = NULL;
     if (entry->link != NULL) {
         *entry->link = entry->next;
@@ -349,30 +375,7 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
         entry->link = NULL;
     }
     pthread_mutex_unlock(&pool->lock);
-    if (!kept)
-        lane_free(lane);
-}
-
-/* Take the first idle lane that fits off the pool: with any watcher of these
- * two and, unless `fd` is -1, that socket. */
-static struct esp_lane *
-unlink_idle_held(struct esp_pool *pool, const struct esp_watcher *one,
-                 const struct esp_watcher *other, int fd)
-{
-    struct esp_lane **link = &pool->idle;
-    struct esp_lane *lane;
-
-    for (; (lane = *link) != NULL; link = &lane->next) {
-        if ((lane->watcher == one || lane->watcher == other) &&
-            (fd < 0 || lane_has_socket(lane, fd)))
-            break;
-    }
-    if (lane != NULL) {
-        *link = lane->next;
-        lane->next = NULL;
-        pool->idle_count--;
-    }
-    return lane;
+    lane_free(lane);
 }
 
 bool
@@ -382,7 +385,7 @@ pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
     struct esp_lane *lane;
 
     pthread_mutex_lock(&pool->lock);
-    lane = unlink_idle_held(pool, watcher, NULL, -1);
+    lane = unlink_idle_held(pool, watcher, NULL, -1, false);
     pthread_mutex_unlock(&pool->lock);
     if (lane == NULL)
         lane = lane_new();
@@ -398,7 +401,7 @@ pool_take_idle_of(struct esp_pool *pool, struct esp_watcher *watcher, int fd)
     struct esp_lane *lane;
 
     pthread_mutex_lock(&pool->lock);
-    lane = unlink_idle_held(pool, watcher, watcher, fd);
+    lane = unlink_idle_held(pool, watcher, watcher, fd, false);
     pthread_mutex_unlock(&pool->lock);
     return lane;
 }

@@ -307,18 +307,33 @@ esp_watcher_new(struct esp_pool *pool)
     return watcher;
 }
 
+/* The descriptors that the loop was to close. */
+static void
+close_ended(struct esp_watcher *watcher)
+{
+    struct esp_change change;
+
+    while (esp_watcher_next_change(watcher, &change)) {
+        if (change.close)
+            close(change.fd);
+    }
+}
+
+void
+esp_watcher_retire(struct esp_watcher *watcher)
+{
+    if (esp_pool_is_closed(watcher->pool))
+        drop_idle(watcher, -1);
+    pool_forget_watcher(watcher->pool, watcher);
+    close_ended(watcher);
+}
+
 void
 esp_watcher_free(struct esp_watcher *watcher)
 {
-    int i;
-
     if (watcher == NULL)
         return;
-    for (i = 0; i < watcher->changed_count; i++) {
-        if (watcher->table[watcher->changed[i]].is_ended)
-            close(watcher->changed[i]);
-    }
-    pool_forget_watcher(watcher->pool, watcher);
+    esp_watcher_retire(watcher);
     esp_pool_release(watcher->pool);
     free(watcher->changed);
     free(watcher->table);

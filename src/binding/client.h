@@ -7,8 +7,9 @@
 
 typedef struct {
     PyObject_HEAD
-    struct esp_pool *pool; /* NULL until __init__ has succeeded */
-    PyObject *key;         /* a Key, or None: ask key_source at each call */
+    atomic_bool is_taken; /* by an __init__ that runs or has succeeded */
+    _Atomic(struct esp_pool *) pool; /* NULL until __init__ has succeeded */
+    PyObject *key; /* a Key, or None: ask key_source at each call */
     PyObject *key_source;
     PyObject *on_event; /* or None */
     int64_t timeout_ms;

@@ -15,7 +15,7 @@ client_close(PyObject *object, PyObject *unused)
         Py_BEGIN_ALLOW_THREADS
         esp_pool_close(self->pool, CLOSE_WAIT_MS);
         Py_END_ALLOW_THREADS
-        if (self->key != Py_None)
+        if (self->key != NULL && self->key != Py_None)
             key_forget(self->key);
     }
     return Py_NewRef(Py_None);
@@ -191,14 +191,19 @@ client_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     Client *self = (Client *)object;
     struct client_options options = {0};
-    bool ok = false;
+    bool ok;
 
-    if (self->pool != NULL)
+    /* In one step: another thread may come, or an argument's own code. */
+    if (atomic_exchange(&self->is_taken, true)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Client.__init__ was called before");
-    else if (parse_options(args, kwargs, &options))
-        ok = set_up(find_state(Py_TYPE(object)), self, &options);
+        return -1;
+    }
+    ok = parse_options(args, kwargs, &options) &&
+         set_up(find_state(Py_TYPE(object)), self, &options);
     Py_XDECREF(options.ca_path);
+    if (!ok)
+        atomic_store(&self->is_taken, false);
     return ok ? 0 : -1;
 }
 

@@ -240,14 +240,23 @@ describe_end(struct esp_lane *lane, CURLcode code)
         lookups_note_abandoned();
 }
 
-static void
-lane_finish(struct esp_lane *lane, CURLcode code)
+/* The status of the answer; 0: none came.  libcurl names that of the last
+ * head, and an interim one is no answer (RFC 9110, 15.2), but for 101, after
+ * which no other can come. */
+static int
+final_status(const struct esp_lane *lane)
 {
     long status = 0;
 
-    lane->response.curl_code = code;
     curl_easy_getinfo(lane->easy, CURLINFO_RESPONSE_CODE, &status);
-    lane->response.http_status = (int)status;
+    return status >= 200 || status == 101 ? (int)status : 0;
+}
+
+static void
+lane_finish(struct esp_lane *lane, CURLcode code)
+{
+    lane->response.curl_code = code;
+    lane->response.http_status = final_status(lane);
     read_timing(lane);
     describe_end(lane, code);
     libcurl_enter();

@@ -65,6 +65,12 @@ class Face:
         key = getattr(exchange, "key", "sandbox-0f1e2d3c4b5a69788796a5b4c3d2e1f0")
         return self.client_type(key, **{**defaults, **options})
 
+    @staticmethod
+    def warm_up(client: Any) -> float:
+        if isinstance(client, espresso.AsyncClient):
+            return asyncio.run(client.warm_up())
+        return float(client.warm_up())
+
 
 FACES = [
     Face("sync", espresso.Client, press_one),

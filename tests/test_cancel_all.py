@@ -722,7 +722,8 @@ def test_signatures() -> None:
         if name not in ("self", "symbol"):
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
     assert str(inspect.signature(espresso.Client("k").cancel_all)) == (
-        "(symbol, *, missing_ok=False, confirm=False, timeout=Ellipsis, max_retries=Ellipsis)"
+        "(symbol, *, missing_ok=False, confirm=False, timeout=Ellipsis, "
+        "max_retries=Ellipsis)"
     )
     assert str(inspect.signature(espresso.Client.warm_up)) == "(self, /)"
     assert str(inspect.signature(espresso.Client.close)) == "(self, /)"

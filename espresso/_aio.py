@@ -6,8 +6,8 @@ is bound to a loop; each that asks gets a driver of its own.
 
 import inspect
 from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import Iterable
-from types import EllipsisType, TracebackType
+from collections.abc import Iterable, Mapping
+from types import EllipsisType, MappingProxyType, TracebackType
 from typing import Any, Never, Self, overload
 
 from . import _core
@@ -26,12 +26,9 @@ class AsyncClient(Options, _core.AsyncClient):
     threads, and after a ``fork``. Without ``aclose`` its connections end with it.
     """
 
-    _drivers: dict[AbstractEventLoop, _core.LoopDriver]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls, *args, **kwargs)
-        self._drivers = {}
-        return self
+    # Empty for all; each object gets its own with its first driver, because an
+    # __init__ here would hide the signature that help() shows.
+    _drivers: Mapping[AbstractEventLoop, _core.LoopDriver] = MappingProxyType({})
 
     @overload
     async def cancel_all(
@@ -92,7 +89,7 @@ class AsyncClient(Options, _core.AsyncClient):
         ConnectError, later ones are RuntimeError. Closing twice is fine.
         """
         self._close()
-        driver = self._drivers.pop(get_running_loop(), None)
+        driver = self._drivers.get(get_running_loop())
         if driver is not None and driver.is_ours:
             driver.on_wake()
         self._forget_closed_loops()
@@ -116,14 +113,16 @@ class AsyncClient(Options, _core.AsyncClient):
         driver = self._drivers.get(loop)
         if driver is None or not driver.is_ours:
             self._forget_closed_loops()
-            driver = self._drivers[loop] = self._drive(loop)
+            drivers = vars(self).setdefault("_drivers", {})
+            driver = drivers[loop] = self._drive(loop)
         return driver
 
     def _forget_closed_loops(self) -> None:
         """Leave what they kept warm to the loops that come after."""
-        for loop in list(self._drivers):
+        drivers = vars(self).get("_drivers", {})
+        for loop in list(drivers):
             if loop.is_closed():
-                driver = self._drivers.pop(loop, None)
+                driver = drivers.pop(loop, None)
                 if driver is not None:
                     driver.retire()
 

@@ -371,7 +371,12 @@ def test_a_task_group_cancels_the_others(go: Any, ex: Exchange) -> None:
     go(main())
 
 
-def test_a_thousand_cancellations(go: Any, ex: Exchange) -> None:
+@pytest.mark.parametrize(
+    ("factory", "count"),
+    [(LOOPS["asyncio"], 1000), (LOOPS["uvloop"], 250)],
+    ids=LOOPS,
+)
+def test_a_thousand_cancellations(factory: Loop, count: int, ex: Exchange) -> None:
     """At random moments; every answer belongs to its own call."""
     dice = random.Random(20261124)
     names = [f"PAIR{n}" for n in range(7)]
@@ -397,7 +402,7 @@ def test_a_thousand_cancellations(go: Any, ex: Exchange) -> None:
         cancelled = 0
         async with make(ex, timeout=20) as client:
             await client.warm_up()
-            while cancelled < 1000:
+            while cancelled < count:
                 # Most moments lie within a call, which takes a millisecond or two.
                 pauses = [dice.choice([0, 0, dice.random() / 300]) for _ in names]
                 cancelled += sum(
@@ -410,7 +415,8 @@ def test_a_thousand_cancellations(go: Any, ex: Exchange) -> None:
                 )
         return cancelled
 
-    assert go(main()) >= 1000
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main()) >= count
     assert not ex.open_orders()
     wait_until(lambda: descriptors() <= before + 2)
 

@@ -52,10 +52,10 @@ on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
     return fd;
 }
 
-static int
-on_close_socket(void *user, curl_socket_t fd)
+/* Take `fd` off the record. */
+static void
+forget_socket(struct esp_lane *lane, int fd)
 {
-    struct esp_lane *lane = user;
     int i;
 
     for (i = 0; i < lane->socket_count; i++) {
@@ -64,10 +64,28 @@ on_close_socket(void *user, curl_socket_t fd)
             break;
         }
     }
+}
+
+static int
+on_close_socket(void *user, curl_socket_t fd)
+{
+    struct esp_lane *lane = user;
+
+    forget_socket(lane, fd);
     if (lane->watcher == NULL)
         return close(fd);
     watcher_close(lane->watcher, fd);
     return 0;
+}
+
+void
+lane_forget_sockets(struct esp_lane *lane)
+{
+    while (lane->socket_count > 0) {
+        if (lane->watcher != NULL)
+            watcher_forget(lane->watcher, lane->sockets[0]);
+        forget_socket(lane, lane->sockets[0]);
+    }
 }
 
 bool
@@ -245,8 +263,10 @@ record_interest(struct esp_lane *lane, const struct esp_watch *watch)
                         watch->write);
 }
 
-/* An own socket stays watched for its end; a descriptor that libcurl opened
- * for itself is closed after this. */
+/* The socket of a connection that stands stays watched, for its end.  All else
+ * libcurl closes without a word to on_close_socket: what it opened for itself,
+ * and, until 8.0 at least, a socket of ours that it gave up while connecting
+ * (cf_socket_close in lib/cf-socket.c). */
 static void
 forget_interest(struct esp_lane *lane, int fd)
 {
@@ -258,6 +278,8 @@ forget_interest(struct esp_lane *lane, int fd)
             break;
         }
     }
+    if (lane->prereq_calls == 0)
+        forget_socket(lane, fd);
     if (lane->watcher == NULL)
         return;
     if (lane_has_socket(lane, fd))

@@ -369,6 +369,9 @@ bool tls_holds_plaintext(CURL *easy);
 bool callbacks_set_multi(struct esp_lane *lane);
 CURLcode callbacks_set_easy(struct esp_lane *lane);
 
+/* Empty the record: libcurl has closed everything of the lane. */
+void lane_forget_sockets(struct esp_lane *lane);
+
 /* Whether `fd` is one of the sockets that we opened for the lane. */
 bool lane_has_socket(const struct esp_lane *lane, int fd);
 

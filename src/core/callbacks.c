@@ -5,6 +5,7 @@
 #include "core.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,11 +19,69 @@
 
 /* ---- The record of sockets ---------------------------------------------- */
 
+/* libcurl 7.88 closes a socket that never got its connection without asking
+ * on_close_socket (cf-socket.c: "we did never publish it"): after a connect
+ * that came to nothing, or lost to another address.  Its number may be
+ * anybody's by then: it is struck off the record, and never closed here. */
+static void
+strike_off(struct esp_lane *lane, int i)
+{
+    int fd = lane->sockets[i];
+
+    lane->sockets[i] = lane->sockets[--lane->socket_count];
+    if (lane->watcher != NULL)
+        watcher_forget(lane->watcher, lane, fd);
+}
+
+/* Where the record has it; socket_count: nowhere. */
+static int
+place_of(const struct esp_lane *lane, int fd)
+{
+    int i = 0;
+
+    while (i < lane->socket_count && lane->sockets[i] != fd)
+        i++;
+    return i;
+}
+
+void
+callbacks_forget_sockets(struct esp_lane *lane)
+{
+    while (lane->socket_count > 0)
+        strike_off(lane, 0);
+}
+
+static int
+local_port_of(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t size = sizeof address;
+
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+        return -1;
+    if (address.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+/* The connection stands: what else was tried is closed, or will be. */
+static void
+strike_off_losers(struct esp_lane *lane, int local_port)
+{
+    int i = lane->socket_count > 1 ? lane->socket_count : 0;
+
+    while (i-- > 0) {
+        if (local_port_of(lane->sockets[i]) != local_port)
+            strike_off(lane, i);
+    }
+}
+
 static curl_socket_t
 on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct esp_lane *lane = user;
     int fd;
+    int known;
 
     (void)purpose;
     if (lane->prereq_calls > 0) {
@@ -47,55 +106,32 @@ on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
         close(fd);
         return CURL_SOCKET_BAD;
     }
+    known = place_of(lane, fd);
+    if (known < lane->socket_count) /* the number comes again */
+        strike_off(lane, known);
     lane->sockets[lane->socket_count++] = fd;
     lane->sockets_opened++;
     return fd;
-}
-
-/* Take `fd` off the record. */
-static void
-forget_socket(struct esp_lane *lane, int fd)
-{
-    int i;
-
-    for (i = 0; i < lane->socket_count; i++) {
-        if (lane->sockets[i] == fd) {
-            lane->sockets[i] = lane->sockets[--lane->socket_count];
-            break;
-        }
-    }
 }
 
 static int
 on_close_socket(void *user, curl_socket_t fd)
 {
     struct esp_lane *lane = user;
+    int i = place_of(lane, fd);
 
-    forget_socket(lane, fd);
+    if (i < lane->socket_count)
+        lane->sockets[i] = lane->sockets[--lane->socket_count];
     if (lane->watcher == NULL)
         return close(fd);
-    watcher_close(lane->watcher, fd);
+    watcher_close(lane->watcher, lane, fd);
     return 0;
-}
-
-void
-lane_forget_sockets(struct esp_lane *lane)
-{
-    while (lane->socket_count > 0) {
-        if (lane->watcher != NULL)
-            watcher_forget(lane->watcher, lane->sockets[0]);
-        forget_socket(lane, lane->sockets[0]);
-    }
 }
 
 bool
 lane_has_socket(const struct esp_lane *lane, int fd)
 {
-    int i = 0;
-
-    while (i < lane->socket_count && lane->sockets[i] != fd)
-        i++;
-    return i < lane->socket_count;
+    return place_of(lane, fd) < lane->socket_count;
 }
 
 bool
@@ -122,7 +158,7 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
 
     (void)local;
     (void)remote_port;
-    (void)local_port;
+    strike_off_losers(lane, local_port);
     if (++lane->prereq_calls > 1) {
         lane->response.resend_refused = true;
         return CURL_PREREQFUNC_ABORT;
@@ -263,10 +299,9 @@ record_interest(struct esp_lane *lane, const struct esp_watch *watch)
                         watch->write);
 }
 
-/* The socket of a connection that stands stays watched, for its end.  All else
- * libcurl closes without a word to on_close_socket: what it opened for itself,
- * and, until 8.0 at least, a socket of ours that it gave up while connecting
- * (cf_socket_close in lib/cf-socket.c). */
+/* The socket of a connection stays watched for its end.  Before there is one,
+ * libcurl has closed it already, or is about to; and so it is with a descriptor
+ * that it opened for itself. */
 static void
 forget_interest(struct esp_lane *lane, int fd)
 {
@@ -278,14 +313,14 @@ forget_interest(struct esp_lane *lane, int fd)
             break;
         }
     }
-    if (lane->prereq_calls == 0)
-        forget_socket(lane, fd);
+    if (lane->prereq_calls == 0 && lane_has_socket(lane, fd))
+        strike_off(lane, place_of(lane, fd));
     if (lane->watcher == NULL)
         return;
-    if (lane_has_socket(lane, fd))
+    if (lane->response.left && lane_has_socket(lane, fd))
         watcher_want(lane->watcher, lane, fd, true, false);
     else
-        watcher_forget(lane->watcher, fd);
+        watcher_forget(lane->watcher, lane, fd);
 }
 
 static int

@@ -369,8 +369,9 @@ bool tls_holds_plaintext(CURL *easy);
 bool callbacks_set_multi(struct esp_lane *lane);
 CURLcode callbacks_set_easy(struct esp_lane *lane);
 
-/* Empty the record: libcurl has closed everything of the lane. */
-void lane_forget_sockets(struct esp_lane *lane);
+/* All handles of the lane are gone, and with them its sockets: also those that
+ * libcurl has closed without a word. */
+void callbacks_forget_sockets(struct esp_lane *lane);
 
 /* Whether `fd` is one of the sockets that we opened for the lane. */
 bool lane_has_socket(const struct esp_lane *lane, int fd);
@@ -654,10 +655,13 @@ bool watcher_reserve(struct esp_watcher *watcher, int fd);
 bool watcher_want(struct esp_watcher *watcher, struct esp_lane *lane, int fd,
                   bool read, bool write);
 
-/* libcurl has closed a descriptor of its own: its number may come again. */
-void watcher_forget(struct esp_watcher *watcher, int fd);
+/* libcurl has closed a descriptor that it had let `lane` watch: its number may
+ * come again, and does nothing here if another lane has it already. */
+void watcher_forget(struct esp_watcher *watcher, const struct esp_lane *lane,
+                    int fd);
 
 /* The loop is to close `fd`, after it has ceased to watch it. */
-void watcher_close(struct esp_watcher *watcher, int fd);
+void watcher_close(struct esp_watcher *watcher, const struct esp_lane *lane,
+                   int fd);
 
 #endif

@@ -77,7 +77,7 @@ lane_close(struct esp_lane *lane)
     curl_easy_cleanup(lane->easy);
     curl_multi_cleanup(lane->multi);
     libcurl_leave();
-    lane_forget_sockets(lane);
+    callbacks_forget_sockets(lane);
     lane->running = false;
     lane->easy = NULL;
     lane->multi = NULL;

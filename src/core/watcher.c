@@ -92,11 +92,12 @@ watcher_want(struct esp_watcher *watcher, struct esp_lane *lane, int fd,
 }
 
 void
-watcher_forget(struct esp_watcher *watcher, int fd)
+watcher_forget(struct esp_watcher *watcher, const struct esp_lane *lane,
+               int fd)
 {
     struct watched *watched;
 
-    if (fd >= watcher->capacity || watcher->table[fd].lane == NULL)
+    if (fd >= watcher->capacity || watcher->table[fd].lane != lane)
         return;
     watched = &watcher->table[fd];
     watched->lane = NULL;
@@ -107,9 +108,9 @@ watcher_forget(struct esp_watcher *watcher, int fd)
 }
 
 void
-watcher_close(struct esp_watcher *watcher, int fd)
+watcher_close(struct esp_watcher *watcher, const struct esp_lane *lane, int fd)
 {
-    watcher_forget(watcher, fd);
+    watcher_forget(watcher, lane, fd);
     watcher->table[fd].is_ended = true;
     note_change(watcher, fd);
 }

@@ -110,6 +110,10 @@ watcher_forget(struct esp_watcher *watcher, const struct esp_lane *lane,
 void
 watcher_close(struct esp_watcher *watcher, const struct esp_lane *lane, int fd)
 {
+    if (fd >= watcher->capacity) { /* of a lane that nobody watched before */
+        close(fd);
+        return;
+    }
     watcher_forget(watcher, lane, fd);
     watcher->table[fd].is_ended = true;
     note_change(watcher, fd);

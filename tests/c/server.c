@@ -19,6 +19,9 @@
 #define REQUEST_MAX 8192
 #define DRIP_MS 5
 #define WAIT_MS 10000
+#define LOG_MAX 512
+#define SCRIPTS_MAX 8
+#define SYMBOL_SIZE 128
 
 struct connection {
     int fd; /* -1: free */
@@ -28,12 +31,25 @@ struct connection {
     size_t at;                  /* in its `more` */
 };
 
-struct server {
-    pthread_t thread;
-    pthread_mutex_t lock; /* guards all below */
+struct script {
+    const char *symbol;
     const struct step *steps;
     size_t count;
     size_t next;
+};
+
+/* A POST that came. */
+struct record {
+    char symbol[SYMBOL_SIZE];
+    int64_t at_ms;
+};
+
+struct server {
+    pthread_t thread;
+    pthread_mutex_t lock;  /* guards all below */
+    struct script general; /* of symbols that have none of their own */
+    struct script scripts[SCRIPTS_MAX];
+    int script_count;
     int listener;
     int stop[2];
     int port;
@@ -44,6 +60,7 @@ struct server {
     int accepted;
     int echoes;
     char last[REQUEST_MAX + 1];
+    struct record log[LOG_MAX];
     struct connection connections[CONNECTIONS_MAX];
 };
 
@@ -88,15 +105,12 @@ reset(struct connection *connection)
 }
 
 static void
-echo(struct server *server, const struct connection *connection)
+echo(struct server *server, const struct connection *connection,
+     const char *symbol)
 {
-    const char *body = strstr(connection->request, "\r\n\r\n");
-    char symbol[128] = "";
     char json[320];
     char answer[512];
 
-    if (body != NULL)
-        sscanf(body, "\r\n\r\n{\"symbol\":\"%127[^\"]", symbol);
     snprintf(json, sizeof json,
              "{\"symbol\":\"%s\",\"order_ids\":[\"%s-%d\"]}", symbol, symbol,
              ++server->echoes);
@@ -106,18 +120,42 @@ echo(struct server *server, const struct connection *connection)
     say(connection, answer);
 }
 
+/* The symbol of the first request in the buffer, "" if it names none. */
 static void
-play(struct server *server, struct connection *connection)
+read_symbol(const struct connection *connection, char *symbol)
+{
+    const char *body = strstr(connection->request, "\r\n\r\n");
+
+    symbol[0] = '\0';
+    if (body != NULL)
+        sscanf(body, "\r\n\r\n{\"symbol\":\"%127[^\"]", symbol);
+}
+
+static const struct step *
+next_step(struct server *server, const char *symbol)
 {
     static const struct step usual = {.act = ACT_ECHO};
-    const struct step *step =
-        server->next < server->count ? &server->steps[server->next++] : &usual;
+    struct script *script = &server->general;
+    int i;
+
+    for (i = 0; i < server->script_count; i++) {
+        if (strcmp(server->scripts[i].symbol, symbol) == 0)
+            script = &server->scripts[i];
+    }
+    return script->next < script->count ? &script->steps[script->next++]
+                                        : &usual;
+}
+
+static void
+play(struct server *server, struct connection *connection, const char *symbol)
+{
+    const struct step *step = next_step(server, symbol);
 
     if (step->text != NULL)
         say(connection, step->text);
     switch (step->act) {
     case ACT_ECHO:
-        echo(server, connection);
+        echo(server, connection, symbol);
         break;
     case ACT_ANSWER:
     case ACT_HANG:
@@ -157,17 +195,36 @@ request_length(const struct connection *connection)
 }
 
 static void
+write_log(struct server *server, const char *symbol)
+{
+    struct record *record;
+    struct timespec now;
+
+    if (server->posts >= LOG_MAX)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    record = &server->log[server->posts];
+    snprintf(record->symbol, sizeof record->symbol, "%s", symbol);
+    record->at_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void
 take_requests(struct server *server, struct connection *connection)
 {
+    char symbol[SYMBOL_SIZE];
     size_t length;
 
     while ((length = request_length(connection)) > 0) {
         memcpy(server->last, connection->request, length);
         server->last[length] = '\0';
+        read_symbol(connection, symbol);
         server->requests++;
-        server->posts += strncmp(server->last, "POST ", 5) == 0;
+        if (strncmp(server->last, "POST ", 5) == 0) {
+            write_log(server, symbol);
+            server->posts++;
+        }
         server->heads += strncmp(server->last, "HEAD ", 5) == 0;
-        play(server, connection);
+        play(server, connection, symbol);
         if (connection->fd < 0)
             return;
         connection->length -= length;
@@ -325,8 +382,8 @@ server_start(const struct step *steps, size_t count, bool ipv6)
 
     if (server == NULL)
         return NULL;
-    server->steps = steps;
-    server->count = count;
+    server->general.steps = steps;
+    server->general.count = count;
     for (i = 0; i < CONNECTIONS_MAX; i++)
         server->connections[i].fd = -1;
     pthread_mutex_init(&server->lock, NULL);
@@ -338,6 +395,16 @@ server_start(const struct step *steps, size_t count, bool ipv6)
     }
     pthread_create(&server->thread, NULL, run, server);
     return server;
+}
+
+void
+server_script(struct server *server, const char *symbol,
+              const struct step *steps, size_t count)
+{
+    pthread_mutex_lock(&server->lock);
+    server->scripts[server->script_count++] =
+        (struct script){.symbol = symbol, .steps = steps, .count = count};
+    pthread_mutex_unlock(&server->lock);
 }
 
 void
@@ -396,6 +463,21 @@ int
 server_connections(struct server *server)
 {
     return read_count(server, &server->accepted);
+}
+
+bool
+server_post(struct server *server, int index, char *symbol, int64_t *at_ms)
+{
+    bool came;
+
+    pthread_mutex_lock(&server->lock);
+    came = index < server->posts && index < LOG_MAX;
+    if (came) {
+        memcpy(symbol, server->log[index].symbol, SYMBOL_SIZE);
+        *at_ms = server->log[index].at_ms;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return came;
 }
 
 void

@@ -2,12 +2,14 @@
  *
  * One thread serves all connections.  Each request, on whatever connection,
  * takes the next step of the script; after the last one every request gets a
- * 200 that names its symbol and an order id of its own. */
+ * 200 that names its symbol and an order id of its own.  A symbol may have a
+ * script for itself: its requests take no step of the other. */
 #ifndef SERVER_H
 #define SERVER_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum act {
     ACT_ECHO,         /* the usual 200 */
@@ -37,6 +39,11 @@ struct server;
  * outlive the server.  NULL: this machine has no such address. */
 struct server *server_start(const struct step *steps, size_t count, bool ipv6);
 
+/* Play these steps for requests of `symbol` (of this process's memory, as the
+ * steps are); at most eight symbols. */
+void server_script(struct server *server, const char *symbol,
+                   const struct step *steps, size_t count);
+
 /* End its connections and its thread; NULL is fine. */
 void server_stop(struct server *server);
 
@@ -48,6 +55,11 @@ int server_port(const struct server *server);
 int server_posts(struct server *server);
 int server_heads(struct server *server);
 int server_connections(struct server *server);
+
+/* Of POST `index` (from 0, at most 512 are kept): whether it has come, for
+ * which symbol (at least 128 bytes), and when (CLOCK_MONOTONIC). */
+bool server_post(struct server *server, int index, char *symbol,
+                 int64_t *at_ms);
 
 /* Copy the last request, head and body, into `text`. */
 void server_last_request(struct server *server, char *text, size_t size);

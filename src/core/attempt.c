@@ -155,10 +155,13 @@ attempt_end(struct esp_call *call)
                              : now);
     call->state = CALL_WAITING; /* nothing of this attempt is under way */
     call->turn_at = now + delay;
-    if (!show_attempt(call, outcome->kind == ESP_OK ? -1 : delay))
-        call_fail(call, ESP_INTERRUPTED, outcome->sent, "interrupted");
-    else
+    if (show_attempt(call, outcome->kind == ESP_OK ? -1 : delay)) {
         follow(call, delay);
+    }
+    else {
+        call->press->is_stopped = true;
+        call_fail(call, ESP_INTERRUPTED, outcome->sent, "interrupted");
+    }
 }
 
 /* After a turn of libcurl.  A kept connection that was dead when the request

@@ -187,7 +187,7 @@ attempt_again(struct esp_call *call, int64_t now)
     }
     else {
         call->state = CALL_QUEUED;
-        call->ticket = ++call->press->tickets;
+        press_queue(call->press, call);
     }
 }
 

@@ -504,8 +504,8 @@ struct esp_call {
     bool owns_outcome; /* it was allocated with the call */
     struct pool_entry entry;
     enum call_state state;
-    int slot;             /* of the pace; -1: none */
-    uint64_t ticket;      /* QUEUED: the lowest comes first */
+    int slot; /* of the pace; -1: none */
+    struct esp_call *next_queued;
     int attempts;         /* of all rounds */
     int round_attempts;   /* of this round */
     bool reply_lost;      /* an attempt ended unknown */
@@ -595,12 +595,14 @@ struct esp_press {
     size_t begun;             /* calls that have been made */
     size_t running;           /* of these, not done */
     bool is_over;             /* no further call is made */
+    bool is_stopped;          /* a hook said so */
     struct esp_outcome *rest; /* of the symbols whose turn never came */
     struct esp_outcome *only; /* the same, where there is one symbol: of its
                                  call, too; else NULL, each call has its own */
     bool owns_rest;           /* else it is the caller's */
     unsigned forks;           /* of the pool, when it began */
-    uint64_t tickets;
+    struct esp_call *queue;   /* QUEUED, the one that waits longest in front */
+    struct esp_call **queue_end;
     struct pace pace;
     int64_t started_at;
     int64_t deadline;
@@ -638,6 +640,9 @@ void press_on_timer(struct esp_press *press);
 
 /* clock_now_ms at which press_on_timer must be called. */
 int64_t press_turn_at(const struct esp_press *press);
+
+/* `call` waits for a slot of the pace. */
+void press_queue(struct esp_press *press, struct esp_call *call);
 
 /* End it if its pool was closed or is drained, or a fork left it behind; true:
  * it has ended. */

@@ -16,27 +16,37 @@ has_unbegun(const struct esp_press *press)
     return press->begun < press->count && !press->is_over;
 }
 
-/* The queued call that has waited longest; NULL: none is. */
-static struct esp_call *
-first_queued(const struct esp_press *press)
+void
+press_queue(struct esp_press *press, struct esp_call *call)
 {
-    struct esp_call *first = NULL;
-    size_t i;
+    call->next_queued = NULL;
+    *press->queue_end = call;
+    press->queue_end = &call->next_queued;
+}
 
-    for (i = 0; i < press->begun && press->running > 0; i++) {
-        struct esp_call *call = press->calls[i];
+static void
+empty_queue(struct esp_press *press)
+{
+    press->queue = NULL;
+    press->queue_end = &press->queue;
+}
 
-        if (call->state == CALL_QUEUED &&
-            (first == NULL || call->ticket < first->ticket))
-            first = call;
-    }
-    return first;
+/* Take out the call that has waited longest. */
+static struct esp_call *
+leave_queue(struct esp_press *press)
+{
+    struct esp_call *call = press->queue;
+
+    press->queue = call->next_queued;
+    if (press->queue == NULL)
+        empty_queue(press);
+    return call;
 }
 
 static bool
 has_waiting(const struct esp_press *press)
 {
-    return has_unbegun(press) || first_queued(press) != NULL;
+    return has_unbegun(press) || press->queue != NULL;
 }
 
 /* ---- The end ------------------------------------------------------------ */
@@ -67,6 +77,7 @@ stop_all(struct esp_press *press, enum esp_kind kind, const char *message)
 
     for (i = 0; i < press->begun; i++)
         call_stop(press->calls[i], kind, message);
+    empty_queue(press);
     end_rest(press, kind, message);
 }
 
@@ -94,6 +105,17 @@ press_must_end(struct esp_press *press)
     return true;
 }
 
+/* The same, or if a hook has said so. */
+static bool
+ends_now(struct esp_press *press)
+{
+    if (press_must_end(press))
+        return true;
+    if (press->is_stopped)
+        esp_press_interrupt(press);
+    return press->is_stopped;
+}
+
 bool
 esp_press_is_done(const struct esp_press *press)
 {
@@ -118,35 +140,31 @@ begin_next(struct esp_press *press, int slot)
     if (press->begun == 0) /* what a fork did before does not concern it */
         press->forks = atomic_load(&press->pool->forks);
     press->calls[press->begun++] = call;
-    if (call->state == CALL_DONE) {
-        /* Closed before the press began, or in the middle of it. */
+    if (call->state == CALL_DONE) { /* the pool is closed */
         pace_give(&press->pace, slot, 0);
-        if (press->begun == 1)
-            press->is_over = true;
-        else
-            press_must_end(press);
         return;
     }
     press->running++;
     call_go(call, slot);
 }
 
-/* Give slots to those that wait, as long as there are any. */
+/* Give slots to those that wait, until `latest`, as long as there are any that
+ * are free `now`: one that comes back meanwhile is for the next turn, or many
+ * attempts that end at once would keep the others from theirs.  A hook of such
+ * an attempt may take its time, fork, or say stop. */
 static void
-hand_out_slots(struct esp_press *press)
+hand_out_slots(struct esp_press *press, int64_t latest)
 {
     int64_t now = clock_now_ms();
-    struct esp_call *queued;
     int slot;
 
-    while ((queued = first_queued(press)) != NULL || has_unbegun(press)) {
-        slot = pace_take(&press->pace, now);
-        if (slot < 0)
-            break;
+    while (has_waiting(press) && clock_now_ms() <= latest &&
+           (slot = pace_take(&press->pace, now)) >= 0) {
         if (has_unbegun(press))
             begin_next(press, slot);
         else
-            call_go(queued, slot);
+            call_go(leave_queue(press), slot);
+        ends_now(press); /* then nobody waits any more */
     }
 }
 
@@ -179,10 +197,8 @@ latest_start(const struct esp_press *press)
 static void
 give_up_waiting(struct esp_press *press)
 {
-    struct esp_call *queued;
-
-    while ((queued = first_queued(press)) != NULL)
-        call_give_up(queued);
+    while (press->queue != NULL)
+        call_give_up(leave_queue(press));
     end_rest(press, ESP_TIMEOUT,
              "its turn did not come in time: the exchange grants 10 calls "
              "in 2 s");
@@ -201,7 +217,9 @@ serve_waiting(struct esp_press *press)
         return;
     now = clock_now_ms();
     settle_slots(press, now);
-    hand_out_slots(press);
+    /* However short the time is, the first try is worth it. */
+    hand_out_slots(press,
+                   press->begun == 0 ? press->deadline : latest_start(press));
     if (!has_waiting(press))
         return;
     settled = settle_slots(press, now);
@@ -220,16 +238,8 @@ serve_waiting(struct esp_press *press)
 static void
 after_turn(struct esp_press *press)
 {
-    size_t i;
-
-    if (press_must_end(press))
-        return;
-    for (i = 0; i < press->begun; i++) {
-        if (press->calls[i]->state == CALL_DONE &&
-            press->calls[i]->outcome->kind == ESP_INTERRUPTED)
-            esp_press_interrupt(press); /* a hook said so */
-    }
-    serve_waiting(press);
+    if (!ends_now(press))
+        serve_waiting(press);
 }
 
 void
@@ -252,8 +262,9 @@ press_on_timer(struct esp_press *press)
         return;
     for (i = 0; i < press->begun; i++) {
         call_on_timer(press->calls[i], now);
-        if (press->forks != atomic_load(&press->pool->forks))
-            break; /* a hook forked: the others are the parent's */
+        if (press->is_stopped ||
+            press->forks != atomic_load(&press->pool->forks))
+            break; /* a hook said so, or forked: then they are the parent's */
     }
     after_turn(press);
 }
@@ -353,6 +364,7 @@ press_new(const struct press_plan *plan)
     press->is_warm_up = plan->is_warm_up;
     press->symbols =
         plan->symbols != NULL ? plan->symbols : &press->cancel.symbol;
+    empty_queue(press);
     press->started_at = clock_now_ms();
     press->deadline = press->started_at + plan->cancel->timeout_ms;
     if (press->watcher != NULL)

@@ -51,31 +51,10 @@ world_press(struct world *world)
     esp_cancel_all(world->pool, &world->cancel, &world->outcome);
 }
 
-void
-drive_once(struct esp_press *press, int limit_ms)
+/* The sockets that `call` waits for: their count. */
+static size_t
+watches_of_call(const struct esp_call *call, struct pollfd *polled)
 {
-    struct pollfd polled[ESP_WATCHES_MAX];
-    struct esp_call *call = press->calls[0];
-    size_t count = watches_of(press, polled);
-    int64_t left = press_turn_at(press) - clock_now_ms();
-    size_t i;
-
-    if (left < 0)
-        left = 0;
-    poll(polled, (nfds_t)count, left < limit_ms ? (int)left : limit_ms);
-    for (i = 0; i < count; i++) {
-        if (polled[i].revents != 0)
-            press_on_socket(press, call, polled[i].fd,
-                            (polled[i].revents & ~POLLOUT) != 0,
-                            (polled[i].revents & POLLOUT) != 0);
-    }
-    press_on_timer(press);
-}
-
-size_t
-watches_of(const struct esp_press *press, struct pollfd *polled)
-{
-    const struct esp_call *call = press->calls[0];
     const struct esp_watch *watches;
     size_t i;
 
@@ -88,6 +67,39 @@ watches_of(const struct esp_press *press, struct pollfd *polled)
             .events = (short)((watches[i].read ? POLLIN : 0) |
                               (watches[i].write ? POLLOUT : 0))};
     return call->entry.lane->watch_count;
+}
+
+size_t
+watches_of(const struct esp_press *press, struct pollfd *polled)
+{
+    return watches_of_call(press->calls[0], polled);
+}
+
+void
+drive_once(struct esp_press *press, int limit_ms)
+{
+    struct pollfd polled[DRIVEN_MAX * ESP_WATCHES_MAX];
+    struct esp_call *calls[DRIVEN_MAX * ESP_WATCHES_MAX];
+    int64_t left = press_turn_at(press) - clock_now_ms();
+    size_t count = 0;
+    size_t found;
+    size_t i;
+
+    for (i = 0; i < press->begun; i++) {
+        found = watches_of_call(press->calls[i], polled + count);
+        for (; found > 0; found--)
+            calls[count++] = press->calls[i];
+    }
+    if (left < 0)
+        left = 0;
+    poll(polled, (nfds_t)count, left < limit_ms ? (int)left : limit_ms);
+    for (i = 0; i < count; i++) {
+        if (polled[i].revents != 0)
+            press_on_socket(press, calls[i], polled[i].fd,
+                            (polled[i].revents & ~POLLOUT) != 0,
+                            (polled[i].revents & POLLOUT) != 0);
+    }
+    press_on_timer(press);
 }
 
 void

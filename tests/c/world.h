@@ -10,6 +10,8 @@
 #define SYMBOL "ADAUSDM"
 #define KEY "sandbox-0123456789abcdef"
 
+#define DRIVEN_MAX 64 /* symbols of a press that is driven by hand */
+
 #define OK_BODY "{\"symbol\":\"ADAUSDM\",\"order_ids\":[\"a\",\"b\"]}"
 #define OK_200 HEAD("200 OK", "42") OK_BODY
 #define NOTHING_OPEN                                                          \

@@ -19,13 +19,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/.built
+FREE   := build/venv3.13t/bin
 PYTEST := $(BIN)/python -m pytest
 
 # ---- what the extension is made of ------------------------------------------
 SOURCES := setup.py pyproject.toml scripts/exports.map \
            $(wildcard src/core/*.[ch] src/core/*.def src/binding/*.[ch])
 # Removed by hand, it is made again although the stamp is there.
-EXTENSION := $(wildcard espresso/_core*.so)
+EXTENSION := $(wildcard espresso/_core.abi3.so)
 
 # ---- what the C tests are made of -------------------------------------------
 # Lazy (=): pkg-config may be missing until `system` has run.
@@ -33,6 +34,7 @@ C_PROGRAMS  := $(patsubst tests/c/%.c,build/c/%,$(wildcard tests/c/test_*.c))
 C_CORE      := $(patsubst src/%.c,build/c/%.o,$(wildcard src/core/*.c))
 C_HELPERS   := $(patsubst tests/c/%.c,build/c/%.o,\
                $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c)))
+TSAN_PROGRAMS := $(filter-out %/test_memory,$(C_PROGRAMS:build/c/%=build/tsan/%))
 C_VERSION    = $(shell sed -n 's/^version = //p' pyproject.toml)
 C_LIBRARIES  = libcurl libcjson cmocka
 C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
@@ -41,10 +43,15 @@ C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
 C_LINK       = --coverage -pthread -lm -ldl $(shell pkg-config --libs $(C_LIBRARIES))
 C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 
-.PHONY: help demo test test-c test-valgrind chaos lint fix bench clean build system FORCE
+# ---- what a Python without a GIL is tested with ------------------------------
+# Not with what needs a package that has no build for it, or is not about threads.
+NOT_FREE := errors replies processes readme source
+FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py)
+
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded chaos lint fix bench clean build system FORCE
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
@@ -55,11 +62,22 @@ test: build test-c ## run the C tests, then pytest
 test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 	@$(PYTHON) scripts/c_tests.py $^
 
+# Its shadow memory wants a known layout of the process, hence setarch. Not with the
+# tests that put an allocator of their own in place of malloc.
+test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
+	@for program in $^; do setarch -R $$program 2>&1 || exit 1; done
+
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)
 	@PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --num-callers=30 \
 	    --undef-value-errors=no --suppressions=scripts/valgrind.supp \
 	    $(PYTEST) -o faulthandler_timeout=0 -m "not slow and not chaos" $(TESTS)
+
+# The first run builds that Python, into build/; it takes some minutes.
+test-freethreaded: build ## run pytest on a CPython without a GIL (TESTS=tests/test_x.py)
+	@scripts/bootstrap freethreaded
+	@scripts/freethreaded
+	@PYTHONPATH=tests/freethreaded $(FREE)/python -m pytest $(FREETHREADED)
 
 chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1)
 	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED)
@@ -121,4 +139,17 @@ build/c/%.o: tests/c/%.c Makefile | system
 $(C_PROGRAMS): build/c/%: build/c/%.o $(C_HELPERS) $(C_CORE)
 	@$(CC) -o $@ $^ $(C_LINK)
 
+build/tsan/core/%.o: src/core/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -fsanitize=thread -MMD -MP -c -o $@ $<
+
+build/tsan/%.o: tests/c/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -fsanitize=thread -MMD -MP -c -o $@ $<
+
+$(TSAN_PROGRAMS): build/tsan/%: build/tsan/%.o $(C_HELPERS:build/c/%=build/tsan/%) \
+                  $(C_CORE:build/c/%=build/tsan/%)
+	@$(CC) -fsanitize=thread -o $@ $^ $(C_LINK)
+
+-include $(wildcard build/tsan/*.d build/tsan/core/*.d)
 -include $(wildcard build/c/*.d build/c/core/*.d)

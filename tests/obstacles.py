@@ -93,7 +93,7 @@ class HungNames:
 
     def wait_for(self, n: int) -> None:
         """Wait until so many look-ups have begun."""
-        _wait_until(lambda: self.count >= n, f"{n} look-ups")
+        wait_until(lambda: self.count >= n, f"{n} look-ups")
 
     def open(self) -> None:
         """Let the name be found from now on."""
@@ -145,7 +145,7 @@ class Gate:
 
     def wait_for(self, n: int) -> None:
         """Wait until so many connections were accepted."""
-        _wait_until(lambda: self.accepted >= n, f"{n} connections")
+        wait_until(lambda: self.accepted >= n, f"{n} connections")
 
     def open(self) -> None:
         """Relay every new connection to the exchange."""
@@ -205,7 +205,8 @@ def running(*targets: Callable[[], object]) -> Iterator[list[threading.Thread]]:
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
 
 
-def _wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Look until it is so; AssertionError if that takes too long."""
     until = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < until, f"never came: {what}"

@@ -92,13 +92,14 @@ class Child:
         *arguments: str,
         flags: Sequence[str] = (),
         python: str = sys.executable,
+        prefix: Sequence[str] = (),
     ) -> None:
         given = [str(program)] if isinstance(program, Path) else ["-c", program]
         self._unread = b""
         # A file, not a pipe: nobody need read it for the child to go on.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
         self._process = subprocess.Popen(
-            [python, *flags, *given, *arguments],
+            [*prefix, python, *flags, *given, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -116,6 +116,7 @@ def test_init_within_init(exchange: Exchange) -> None:
     client = espresso.Client.__new__(espresso.Client)
     with pytest.raises(RuntimeError, match="called before"):
         client.__init__("sandbox-outer", timeout=Reentrant(client))  # type: ignore[misc]
+    make_again(client)  # the outer one has failed, and blocks nobody
     assert client.base_url == "http://127.0.0.1:2"
 
 
@@ -185,7 +186,7 @@ def test_the_collector_runs_while_clients_come_and_go(exchange: Exchange) -> Non
 
     def use() -> None:
         try:
-            for _ in range(25):
+            for _ in range(25 if FREE else 5):
                 heard: list[object] = []
                 client = espresso.Client(
                     exchange.key,
@@ -201,7 +202,7 @@ def test_the_collector_runs_while_clients_come_and_go(exchange: Exchange) -> Non
             ended.set()
 
     def collect() -> None:
-        while not ended.wait(0.005):  # it stops the exchange's thread, too
+        while not ended.wait(0.01):  # it stops the exchange's thread, too
             gc.collect()
 
     together(*[use] * THREADS, collect)

@@ -27,7 +27,7 @@ class EspressoError(Exception):
     """Anything that kept a call from doing its work; the root of all the others.
 
     After outcome ``"unknown"`` orders may be gone or still open: call again with
-    ``missing_ok=True``. After the other two, nothing was cancelled.
+    ``confirm=True``. After the other two, nothing was cancelled.
 
     Made from a message and, by keyword, any other attribute; `outcome` and
     `retryable` default to what is usual for the class.
@@ -133,25 +133,25 @@ class CertificateError(ConnectError, retryable=False):
 
 class ConnectionLostError(TransportError, ConnectionError):
     """The connection ended after the request went out; the outcome is unknown: call
-    again with ``missing_ok=True``."""
+    again with ``confirm=True``."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """The time was over before the answer was complete. ``outcome`` says how far it
     came: after ``"not_sent"`` orders are open as before, after ``"unknown"`` call
-    again with ``missing_ok=True``."""
+    again with ``confirm=True``."""
 
 
 class ResponseError(EspressoError, outcome="unknown"):
     """An answer, but not one that was promised: HTML, broken JSON, a redirect; unknown
     (a redirect: rejected). ``body`` may show who answered instead: check ``base_url``,
-    then call with ``missing_ok=True``. Not a ValueError: no argument was wrong."""
+    then call with ``confirm=True``. Not a ValueError: no argument was wrong."""
 
 
 class APIError(EspressoError, outcome="unknown"):
     """The exchange, or the gateway before it, said no. This very class: a code or
     status that has none of its own. What it means for a cancel of many is mostly not
-    documented: see ``outcome``; after ``"unknown"`` call with ``missing_ok=True``."""
+    documented: see ``outcome``; after ``"unknown"`` call with ``confirm=True``."""
 
 
 class BadRequestError(APIError):
@@ -177,7 +177,7 @@ class PermissionDeniedError(APIError, outcome="rejected"):
 class OrderNotFoundError(APIError, outcome="rejected"):
     """Nothing is open under this symbol (4200); rejected. Fine if the spelling is:
     ``missing_ok=True`` makes it a result. A 404 with a code that is not in the table
-    is one too [spec], with outcome unknown: call again with ``missing_ok=True``."""
+    is one too [spec], with outcome unknown: call again with ``confirm=True``."""
 
 
 class RateLimitError(APIError, outcome="rejected", retryable=True):
@@ -190,12 +190,12 @@ class RateLimitError(APIError, outcome="rejected", retryable=True):
 
 class ServerError(APIError, retryable=True):
     """The exchange failed (5000, 5xxx; 5xx without a code); unknown, since a cancel of
-    many may be half done: call again with ``missing_ok=True``."""
+    many may be half done: call again with ``confirm=True``."""
 
 
 class UnavailableError(ServerError):
     """The exchange is out of reach or overloaded (5001; 502, 503, 504); unknown. Call
-    again with ``missing_ok=True``."""
+    again with ``confirm=True``."""
 
 
 class TradingLockedError(ServerError, outcome="rejected"):
@@ -206,7 +206,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     """Symbols of a list failed, one to all; the others were completed.
 
     Treat each of ``failed`` by its class, with ``except*`` if you like, or call for
-    them again with ``missing_ok=True``. ``outcome`` is the worst of theirs,
+    them again with ``confirm=True``. ``outcome`` is the worst of theirs,
     ``retryable`` whether one of them is, ``attempts`` their sum; ``code`` and the like
     are None.
     """
@@ -261,7 +261,7 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
 
 
 class StillOpenError(EspressoError, outcome="unknown", retryable=True):
-    """When the time of a ``missing_ok=True`` call was over, orders still appeared: stop
+    """When the time of a ``confirm=True`` call was over, orders still appeared: stop
     what places them, then call again. ``order_ids`` were cancelled so far."""
 
 

@@ -492,14 +492,18 @@ def test_named_attributes_are_there() -> None:
     sentence = re.search(r"Each error carries (.*?)\n`except", README, re.DOTALL)
     assert sentence is not None
     names = re.findall(r"`(\w+)`", sentence[1])
-    assert len(names) == 9
+    assert len(names) == 10
     error = espresso.ServerError("no")
     assert [name for name in names if not hasattr(error, name)] == []
 
 
+# What is in no release yet, and must not be promised.
+TO_COME = re.compile(r"\bguard\(")
+
+
 def test_no_feature_is_named_that_is_not_there() -> None:
     for name in DOCUMENTS:
-        assert not re.search(r"\bconfirm=|\bguard\(|AsyncClient", text_of(name)), name
+        assert not TO_COME.search(text_of(name)), name
 
 
 # ---- the other tables ----------------------------------------------------------------
@@ -590,9 +594,10 @@ def test_contributing_lists_every_make_target() -> None:
 
 
 def column() -> list[tuple[str, str]]:
-    """Function and file of each line of the column in CONTRIBUTING.md."""
-    (block,) = blocks(text_of("CONTRIBUTING.md"), "text")
-    lines = block.code.splitlines()[1:]
+    """Function and file of each line of the two columns in CONTRIBUTING.md."""
+    columns = blocks(text_of("CONTRIBUTING.md"), "text")
+    assert len(columns) == 2
+    lines = [line for block in columns for line in block.code.splitlines()[1:]]
     return [(line.split()[0], line.split()[1]) for line in lines]
 
 

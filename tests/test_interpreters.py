@@ -202,11 +202,67 @@ for which in kept:
 
 # --- one interpreter, several imports --------------------------------------------
 
+USE_LOOPS = (
+    PACKAGE
+    + PRELUDE
+    + """
+import asyncio
+client = espresso.AsyncClient(
+    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
+    ca_file=os.environ["TEST_CA"], timeout=20,
+)
+async def main():
+    await client.warm_up()
+    found = await client.cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)
+    assert [one["order_ids"] for one in found] == [[], []]
+    try:
+        await client.cancel_all("ADAUSDM")
+    except espresso.OrderNotFoundError as error:
+        assert error.code == 4200
+    else:
+        raise AssertionError("no error")
+for _ in range(2):
+    asyncio.run(main())
+"""
+)
+
 FORGET = """
 def forget():
     for name in [n for n in sys.modules if n.partition(".")[0] == "espresso"]:
         del sys.modules[name]
 """
+
+
+@pytest.mark.parametrize("version", ["3.13", "3.14"])
+def test_event_loops_in_interpreters_of_their_own(
+    version: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """A thread and a loop each, all at once; the clients are left open.
+
+    Before 3.13 asyncio itself cannot do that: 3.11 knows one running loop for all
+    interpreters, and 3.12.1 corrupts its memory, without any extension.
+    """
+    python = interpreter(version)
+    if not python:
+        pytest.skip(f"no python{version} here")
+    program = f"""{SUBINTERPRETERS}
+use = {USE_LOOPS!r}
+failures = []
+def work():
+    which = create()
+    try:
+        run(which, use)
+    except BaseException as error:
+        failures.append(error)
+    subinterpreters.destroy(which)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+exec(use)
+for thread in threads: thread.join()
+assert failures == [], failures
+"""
+    run(program, environment(clean_env, exchange), flags=["-I"], python=python).check()
+    assert len(exchange.calls) == 4 * 2 * 3
 
 
 def test_import_again_after_forgetting(

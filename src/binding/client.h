@@ -46,6 +46,9 @@ PyObject *client_cancel_all(PyObject *object, PyTypeObject *defining,
 PyObject *client_warm_up(PyObject *object, PyTypeObject *defining,
                          PyObject *const *args, Py_ssize_t nargs,
                          PyObject *names);
+PyObject *client_probe(PyObject *object, PyTypeObject *defining,
+                       PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *names);
 
 /* AsyncClient._drive(loop): a LoopDriver (loop.c). */
 PyObject *loop_driver_new(PyObject *object, PyTypeObject *defining,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
 URL_VARIABLE = "DELTADEFI_BASE_URL"
 LOOPBACK_VARIABLE = "ESPRESSO_LOOPBACK_ONLY"
+LOG_VARIABLES = ("ESPRESSO_LOG", "ESPRESSO_LOG_FILE")
 # The small letters come first, as in curl.
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 NO_PROXY_VARIABLES = ("no_proxy", "NO_PROXY")
@@ -265,8 +266,11 @@ def _destination(
     }
 
 
-def _base_url_from(environment: "Environment") -> str:
-    """The host the environment names, if it is one that it may name."""
+def base_url_from(environment: "Environment") -> str:
+    """The exchange that the environment names, else MAINNET.
+
+    Raises ConfigError if it names one that it may not name.
+    """
     text = environment.get(URL_VARIABLE)
     if text is None:
         return _core.MAINNET
@@ -279,11 +283,31 @@ def _base_url_from(environment: "Environment") -> str:
             f"{URL_VARIABLE} may name only espresso.MAINNET, espresso.PREPROD or "
             "loopback; pass base_url= for another host"
         )
+    return url
+
+
+def _base_url_from(environment: "Environment") -> str:
+    """The same, for a caller who does not say where it goes."""
+    url = base_url_from(environment)
     if url != _core.MAINNET:
         from . import _watch
 
         _watch.other_host(URL_VARIABLE, url)
     return url
+
+
+def trust_store(environment: "Environment") -> tuple[str | None, str]:
+    """The roots that a call would trust, and who names them; what `_destination`
+    decides, in words."""
+    path = _ca_path_from(environment)
+    if path is not None:
+        in_file = environment.get("SSL_CERT_FILE") is not None
+        return path, TRUST_VARIABLES[0 if in_file else 1]
+    path = _core.system_trust()
+    if path is not None:
+        return path, "the system's"
+    path = _ca_path_of_system()
+    return path, "nobody names one" if path is None else "certifi's"
 
 
 def _ca_path_from(environment: "Environment") -> str | None:
@@ -310,3 +334,11 @@ def _ca_path_of_system() -> str | None:
     except ImportError:
         return None
     return str(certifi.where())
+
+
+# ---- What the environment wants to be told ---------------------------------
+
+if any(map(os.environ.get, LOG_VARIABLES)):
+    # It loads logging and sets it up. Whether logging is loaded is what the core goes
+    # by, when it asks whether anybody listens.
+    from . import _watch as _watch

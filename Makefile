@@ -48,7 +48,7 @@ C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 NOT_FREE := errors replies processes readme source
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py)
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded chaos lint fix bench clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded chaos lint fix bench bench-cli clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -101,6 +101,10 @@ bench: build ## measure against a C loop, pycurl, requests, httpx (CHECK=1: fail
 	@scripts/bootstrap bench
 	@scripts/venv .venv-bench benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks $(if $(CHECK),--check)
+
+bench-cli: build ## measure `espresso cancel-all ADAUSDM` against a bare interpreter
+	@scripts/bootstrap bench
+	@$(BIN)/python -m benchmarks.cli
 
 clean: ## remove all that make has made
 	@rm -rf .venv .venv-bench build dist *.egg-info espresso/_core*.so

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import warm
+from benchmarks.cli import CommandLine
 from benchmarks.cold import Cold
 from benchmarks.server import nginx
 
@@ -55,9 +56,12 @@ def main() -> int:
             cold = Cold(server, folder, sys.executable, clean)
             cold.measure(options.processes)
             cold_lines, cold_figures, cold_bars = cold.report()
+            typed = CommandLine(server, folder, sys.executable, clean)
+            typed.measure(options.processes)
+            typed_lines, typed_figures, typed_bars = typed.report()
     warm_lines, warm_figures, warm_bars = warm.report(found)
-    bars = [*warm_bars, *cold_bars]
-    print("\n".join([*warm_lines, "", *cold_lines, "", "bars"]))
+    bars = [*warm_bars, *cold_bars, *typed_bars]
+    print("\n".join([*warm_lines, "", *cold_lines, "", *typed_lines, "", "bars"]))
     print("\n".join(bar.text() for bar in bars))
     machine = {
         "python": platform.python_version(),
@@ -70,6 +74,7 @@ def main() -> int:
             "machine": machine,
             "warm": warm_figures,
             "cold": cold_figures,
+            "command_line": typed_figures,
             "bars": [dataclasses.asdict(bar) | {"held": bar.held} for bar in bars],
         }
     )

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,19 +58,22 @@ class Program:
     prints_seconds: bool = False
     samples: list[float] = field(default_factory=list)
 
+    def command(self, python: str) -> list[str]:
+        return [python, "-I", "-c", self.code]
+
     def run(self, python: str) -> str:
         """Run it once and take a sample: what it prints, else the process's life."""
-        command = [python, "-I", "-c", self.code]
         start = time.perf_counter()
         done = subprocess.run(
-            command,
+            self.command(python),
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            capture_output=True,
             text=True,
-            check=True,
         )
         lived = time.perf_counter() - start
+        if done.returncode:
+            raise SystemExit(f"{self.code}: {done.returncode}: {done.stderr}")
         self.samples.append(float(done.stdout) if self.prints_seconds else lived)
         return done.stdout
 
@@ -94,6 +98,15 @@ def bundle_store(folder: Path, ca_file: Path) -> Path:
     return store
 
 
+def measure(programs: Sequence[Program], rounds: int, python: str) -> None:
+    """Take a sample of each program a round; the first round only warms up."""
+    for number in range(rounds + 1):
+        for program in programs[:: 1 if number % 2 else -1]:
+            program.run(python)
+    for program in programs:
+        del program.samples[0]
+
+
 class Cold:
     """The programs of this benchmark, and what their samples mean."""
 
@@ -115,13 +128,8 @@ class Cold:
         self.whole_bundle = Program(whole, environment | bundle)
 
     def measure(self, rounds: int) -> None:
-        """Take a sample of each program a round; the first round only warms up."""
         programs = [p for p in vars(self).values() if isinstance(p, Program)]
-        for number in range(rounds + 1):
-            for program in programs[:: 1 if number % 2 else -1]:
-                program.run(self.python)
-        for program in programs:
-            del program.samples[0]
+        measure(programs, rounds, self.python)
 
     def modules(self) -> list[str]:
         """Return the names of the modules that the import adds."""

@@ -1,4 +1,8 @@
-"""One nginx process: TLS on loopback, the same two order ids for every request."""
+"""One nginx process: TLS on loopback, the same two order ids for every request.
+
+Below `NOTHING_OPEN` it answers that nothing is open, so that a call that cancels until
+it is told so takes one round.
+"""
 
 import contextlib
 import os
@@ -18,6 +22,8 @@ REPLY = (
     '{"symbol":"ADAUSDM","order_ids":["550e8400-e29b-41d4-a716-446655440000",'
     '"6ba7b810-9dad-41d1-80b4-00c04fd430c8"]}'
 )
+NOTHING_OPEN = "/nothing-open"
+NOTHING_REPLY = '{"error":"Order not found","code":4200}'
 # master_process off: one process, no workers, so its own pid ends all of it.
 CONFIG = """
 daemon off;
@@ -40,6 +46,7 @@ http {{
         ssl_certificate_key {prefix}/key.pem;
         default_type application/json;
         location / {{ return 200 '{reply}'; }}
+        location {nothing_open}/ {{ return 400 '{nothing_reply}'; }}
     }}
 }}
 """
@@ -76,7 +83,13 @@ def write_prefix(prefix: Path, port: int) -> None:
     leaf.private_key_pem.write_to_path(str(prefix / "key.pem"))
     for pem in leaf.cert_chain_pems:
         pem.write_to_path(str(prefix / "chain.pem"), append=True)
-    text = CONFIG.format(prefix=prefix, port=port, reply=REPLY)
+    text = CONFIG.format(
+        prefix=prefix,
+        port=port,
+        reply=REPLY,
+        nothing_open=NOTHING_OPEN,
+        nothing_reply=NOTHING_REPLY,
+    )
     (prefix / "nginx.conf").write_text(text)
 
 

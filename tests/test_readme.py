@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pytest
 
 import espresso
-from espresso import _core, errors
+from espresso import _cli, _cli_cancel, _core, errors
 from espresso.sandbox import Exchange, replies
 from examples import demo, panic
 
@@ -206,8 +206,10 @@ COMMANDS = [block.code for block in blocks(README, "sh", "bash", "shell", "conso
 # Each is run by the test that asks for it by these first words.
 INSTALL = "pip install espresso-deltadefi"
 KEY = "read -rs DELTADEFI_API_KEY"
-SANDBOX = "python -m espresso sandbox"
+SANDBOX = "espresso sandbox"
 PRESS = "python -c"
+CANCEL = "espresso cancel-all"
+DOCTOR = "espresso doctor"
 CHECKOUT = "sudo apt-get"
 MAKE = "make demo"
 
@@ -218,7 +220,8 @@ def command(first_words: str) -> str:
 
 
 def test_every_block_of_commands_has_its_test() -> None:
-    known = [command(name) for name in (INSTALL, KEY, SANDBOX, PRESS, CHECKOUT, MAKE)]
+    names = (INSTALL, KEY, SANDBOX, PRESS, CHECKOUT, MAKE, CANCEL, DOCTOR)
+    known = [command(name) for name in names]
     assert sorted(known) == sorted(COMMANDS)
 
 
@@ -276,6 +279,45 @@ def test_sandbox_in_one_shell_and_a_press_in_another(
     assert len(UUID.findall(printed)) == 3
     os.killpg(foreground.pid, signal.SIGINT)  # what Ctrl-C does
     assert foreground.wait(PATIENCE) == 0
+
+
+def test_cancel_from_a_terminal(
+    exchange: Exchange, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The command as written, and the very lines that are shown below it."""
+    exchange.place("ADAUSDM", 3)
+    (block,) = (it for it in blocks(README, "sh") if it.code.startswith(CANCEL))
+    assert run(bash(block.code), env, tmp_path) == block.output
+    assert exchange.open_orders() == []
+
+
+def test_doctor_from_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
+    assert "Ready: TLS stands" in run(bash(command(DOCTOR)), env, tmp_path)
+
+
+def test_table_of_exit_status() -> None:
+    """It has the numbers of the code, and says of each what its help says."""
+    rows = rows_under(README, "| exit status | your orders")
+    stated = [int(unquoted(row[0])) for row in rows]
+    in_help = re.findall(r"^  (\d+)  +(.*)$", _cli_cancel.EXIT_STATUS, re.MULTILINE)
+    assert stated == [int(number) for number, _ in in_help]
+    assert set(stated) == {
+        *(_cli.OK, _cli.MAY_BE_OPEN, _cli.AGAIN, _cli.REFUSED),
+        *(_cli.USAGE, _cli.INTERRUPTED),
+    }
+    for (_, orders, advice), (_, words) in zip(rows, in_help, strict=True):
+        assert ("open" in orders) or ("Open" in orders)
+        assert ("run it again" in words) == ("Run it again" in advice)
+
+
+def test_options_of_the_command_line(env: dict[str, str], tmp_path: Path) -> None:
+    """Each is in the list of README.md, and each that is there exists."""
+    printed = run(["espresso", "cancel-all", "--help"], env, tmp_path)
+    exists = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", printed, re.MULTILINE))
+    section = README[README.index("## Command line") : README.index("## Practise")]
+    stated = set(re.findall(r"(--[a-z][a-z-]+)", section))
+    assert {"--json", "--api-key-file"} <= stated <= exists | {"--quiet"}
+    assert exists - {"--quiet", "--verbose", "--help"} <= stated
 
 
 def test_make_knows_the_targets(clean_env: dict[str, str]) -> None:
@@ -540,6 +582,10 @@ def test_defaults_in_the_text() -> None:
     assert f"`timeout` ({parameters['timeout'].default:.0f} s)" in README
     assert f"within {parameters['timeout'].default:.0f} seconds" in README
     assert f"`max_retries` ({parameters['max_retries'].default})" in README
+    more = (
+        f"{_cli_cancel.SECONDS_MORE} more for each over {_cli_cancel.SYMBOLS_IN_TIME}"
+    )
+    assert f"({parameters['timeout'].default:.0f}; {more})" in README
 
 
 # ---- what the documents point at -----------------------------------------------------
@@ -711,61 +757,43 @@ def test_demo_notices_a_failure_that_does_not_come(exchange: Exchange) -> None:
         demo.run_failure(failure, exchange)
 
 
-@pytest.fixture
-def trader(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> Exchange:
-    """An exchange that this process's environment points at."""
-    for name, value in environment_of(exchange, os.environ).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(panic, "PAUSE", 0.0)
-    return exchange
+def run_panic(env: Mapping[str, str], folder: Path) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples/panic.py")],
+        env=dict(env),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    return done.returncode, done.stdout.splitlines()
 
 
-def test_panic_from_a_terminal(
+def test_panic_proves_that_nothing_is_open(
     exchange: Exchange, env: dict[str, str], tmp_path: Path
 ) -> None:
     exchange.place("ADAUSDM", 2)
-    script = str(ROOT / "examples/panic.py")
-    program = [sys.executable, script, "ADAUSDM", "NIGHTUSDM"]
-    assert run(program, env, tmp_path).splitlines() == [
-        "ADAUSDM: nothing open; 2 cancelled",
-        "NIGHTUSDM: nothing open; 0 cancelled",
-    ]
-
-
-def test_panic_goes_on_after_unknown(
-    trader: Exchange, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trader.place("ADAUSDM", 1)
-    trader.fault("html_200", times=panic.TRIES - 1)
-    assert panic.main(["ADAUSDM"]) == 0
-    trader.place("ADAUSDM", 1)
-    trader.fault("reset_after_read")
-    assert panic.main(["ADAUSDM"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "ADAUSDM: nothing open; 1 cancelled",
-        "ADAUSDM: nothing open; at least 0 cancelled, a reply was lost",
-    ]
+    exchange.place("IAGUSDM", 1)
+    assert run_panic(env, tmp_path) == (
+        0,
+        [
+            "ADAUSDM: nothing open; 2 cancelled",
+            "NIGHTUSDM: nothing open; 0 cancelled",
+            "IAGUSDM: nothing open; 1 cancelled",
+        ],
+    )
+    assert {call.symbol: call.status for call in exchange.calls} == dict.fromkeys(
+        panic.SYMBOLS, 400
+    )
 
 
 def test_panic_says_what_is_not_certain(
-    trader: Exchange, capsys: pytest.CaptureFixture[str]
+    exchange: Exchange, env: dict[str, str], tmp_path: Path
 ) -> None:
-    trader.place("ADAUSDM", 1)
-    assert panic.main(["ADA/USDM", "ADAUSDM"]) == 1
-    assert trader.open_orders() == []
-    trader.fault("html_200", times=None)
-    assert panic.main(["ADAUSDM"]) == 1
-    assert panic.main([]) == 2
-    slash, fine, unknown = capsys.readouterr().out.splitlines()
-    assert slash.startswith("symbol ADA/USDM")
-    assert fine == "ADAUSDM: nothing open; 1 cancelled"
-    assert unknown.startswith("ADAUSDM: UNKNOWN: ")
-
-
-def test_panic_does_not_repeat_what_cannot_succeed(
-    trader: Exchange, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trader.fault("403_empty", times=None)
-    assert panic.main(["ADAUSDM"]) == 1
-    assert len(trader.calls) == 1
-    assert capsys.readouterr().out.startswith("ADAUSDM: REJECTED: ")
+    exchange.place("ADAUSDM", 1)
+    exchange.fault("html_200", times=None)
+    status, lines = run_panic(env, tmp_path)
+    assert status == 1
+    for line, symbol in zip(lines, panic.SYMBOLS, strict=True):
+        assert line.startswith(f"{symbol}: MAY BE OPEN: ")

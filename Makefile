@@ -45,7 +45,7 @@ C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := errors replies processes readme source
+NOT_FREE := cli doctor errors replies processes readme source
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py)
 
 .PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded chaos lint fix bench bench-cli clean build system FORCE

@@ -31,7 +31,7 @@ class AsyncClient(Options, _core.AsyncClient):
     _drivers: Mapping[AbstractEventLoop, _core.LoopDriver] = MappingProxyType({})
 
     @overload
-    async def cancel_all(
+    async def cancel_all(  # type: ignore[overload-overlap]  # a str is one symbol
         self,
         symbol: str,
         *,

@@ -199,11 +199,7 @@ def _options(arguments: Arguments) -> dict[str, Any]:
     if timeout is None:
         surplus = max(0, len(arguments.symbols) - SYMBOLS_IN_TIME)
         timeout = TIMEOUT + SECONDS_MORE * surplus
-    options: dict[str, Any] = {"timeout": timeout}
-    if arguments.verbose:
-        # Without somebody to tell, the core keeps the attempts to itself.
-        options["on_event"] = bool
-    return options
+    return {"timeout": timeout}
 
 
 def make_client(arguments: Any, **options: Any) -> Client:

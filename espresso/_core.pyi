@@ -40,7 +40,7 @@ class BaseClient:
 
 class Client(BaseClient):
     @overload
-    def cancel_all(
+    def cancel_all(  # type: ignore[overload-overlap]  # a str is one symbol
         self,
         symbol: str,
         *,
@@ -104,7 +104,7 @@ class LoopPress:
     def result(self) -> CancelAllResult | list[CancelAllResult] | float: ...
 
 @overload
-def cancel_all(
+def cancel_all(  # type: ignore[overload-overlap]  # a str is one symbol
     symbol: str,
     *,
     missing_ok: bool = False,

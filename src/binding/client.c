@@ -88,15 +88,13 @@ typedef void core_call(struct esp_pool *pool, const struct esp_cancel *cancel,
  * hooks. */
 static void
 run_without_gil(struct module_state *state, core_call *call, Client *self,
-                struct esp_cancel *cancel, struct esp_outcome *outcome)
+                struct esp_cancel *cancel, struct hooks_context *context,
+                struct esp_outcome *outcome)
 {
-    struct hooks_context context = {
-        .on_event = self->on_event != Py_None ? self->on_event : NULL};
-
-    hooks_init(state, &cancel->hooks, &context);
-    context.thread = PyEval_SaveThread();
+    hooks_init(state, self->on_event, &cancel->hooks, context);
+    context->thread = PyEval_SaveThread();
     call(self->pool, cancel, outcome);
-    PyEval_RestoreThread(context.thread);
+    PyEval_RestoreThread(context->thread);
 }
 
 /* Press the button for one symbol, the text of `value`. */
@@ -104,14 +102,16 @@ static PyObject *
 press_one(struct module_state *state, Client *self, struct esp_cancel *cancel,
           PyObject *value)
 {
+    struct hooks_context context;
     struct esp_outcome outcome;
     PyObject *result = NULL;
 
-    run_without_gil(state, esp_cancel_all, self, cancel, &outcome);
+    run_without_gil(state, esp_cancel_all, self, cancel, &context, &outcome);
     if (outcome.kind == ESP_OK)
         result = convert_success(state, &outcome, value);
     else
         errors_raise_outcome(state, self->pool, &outcome, cancel->symbol);
+    hooks_tell_result(&context.listeners, cancel->symbol, result, &outcome);
     esp_outcome_free(&outcome);
     return result;
 }
@@ -120,19 +120,19 @@ static PyObject *
 press_list(struct module_state *state, Client *self, struct esp_cancel *cancel,
            const struct symbols *symbols)
 {
-    struct hooks_context context = {
-        .on_event = self->on_event != Py_None ? self->on_event : NULL};
+    struct hooks_context context;
     struct esp_outcome refused;
     struct esp_press *press;
     PyObject *result = NULL;
 
-    hooks_init(state, &cancel->hooks, &context);
+    hooks_init(state, self->on_event, &cancel->hooks, &context);
     context.thread = PyEval_SaveThread();
     press = esp_cancel_list(self->pool, cancel, symbols->texts, symbols->count,
                             &refused);
     PyEval_RestoreThread(context.thread);
     if (press != NULL)
-        result = results_convert(state, self->pool, press, symbols);
+        result = results_convert(state, self->pool, press, symbols,
+                                 &context.listeners);
     else
         errors_raise_outcome(state, self->pool, &refused, NULL);
     esp_press_free(press);
@@ -273,6 +273,7 @@ client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
 {
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
+    struct hooks_context context;
     struct esp_outcome outcome;
     struct esp_cancel cancel = {0};
     PyObject *result = NULL;
@@ -285,7 +286,7 @@ client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     if (!client_is_ready(self) ||
         !client_prepare_warm_up(state, self, &cancel))
         return NULL;
-    run_without_gil(state, esp_warm_up, self, &cancel, &outcome);
+    run_without_gil(state, esp_warm_up, self, &cancel, &context, &outcome);
     if (outcome.kind == ESP_OK)
         result = PyFloat_FromDouble(outcome.elapsed_s);
     else

@@ -137,8 +137,9 @@ module_exec(PyObject *module)
     state->name_symbol = PyUnicode_InternFromString("symbol");
     state->name_order_ids = PyUnicode_InternFromString("order_ids");
     state->name_lost_reply = PyUnicode_InternFromString("lost_reply");
+    state->name_logging = PyUnicode_InternFromString("logging");
     if (state->name_symbol == NULL || state->name_order_ids == NULL ||
-        state->name_lost_reply == NULL)
+        state->name_lost_reply == NULL || state->name_logging == NULL)
         return -1;
     state->group = esp_group_new();
     if (state->group == NULL) {

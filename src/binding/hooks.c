@@ -109,17 +109,20 @@ settle(PyObject *result)
 
 /* Whether anybody wants to hear of it. */
 static bool
-is_worth_telling(PyObject *on_event, const struct esp_attempt *attempt)
+is_worth_telling(const struct listeners *listeners,
+                 const struct esp_attempt *attempt)
 {
-    return on_event != NULL || attempt->next_in_ms >= 0 || attempt->lost_reply;
+    return listeners->on_event != NULL || attempt->next_in_ms >= 0 ||
+           attempt->lost_reply || listeners->level <= LOG_DEBUG;
 }
 
 int
-hooks_tell(PyObject *on_event, const struct esp_attempt *attempt)
+hooks_tell(const struct listeners *listeners,
+           const struct esp_attempt *attempt)
 {
-    if (!is_worth_telling(on_event, attempt))
+    if (!is_worth_telling(listeners, attempt))
         return 0;
-    return settle(tell(on_event, attempt));
+    return settle(tell(listeners->on_event, attempt));
 }
 
 static int
@@ -128,24 +131,88 @@ on_attempt(void *user, const struct esp_attempt *attempt)
     struct hooks_context *context = user;
     int result;
 
-    if (!is_worth_telling(context->on_event, attempt))
+    if (!is_worth_telling(&context->listeners, attempt))
         return 0;
     PyEval_RestoreThread(context->thread);
-    result = hooks_tell(context->on_event, attempt);
+    result = hooks_tell(&context->listeners, attempt);
     context->thread = PyEval_SaveThread();
     return result;
 }
 
+/* Asked once a call.  A program that has not loaded logging listens to
+ * warnings only. */
+static long
+find_level(struct module_state *state)
+{
+    PyObject *logging = PyImport_GetModule(state->name_logging);
+    PyObject *module =
+        logging != NULL ? PyImport_ImportModule(WATCH_MODULE) : NULL;
+    PyObject *answer =
+        module != NULL ? PyObject_CallMethod(module, "level", NULL) : NULL;
+    long level = answer != NULL ? PyLong_AsLong(answer) : LOG_WARNING;
+
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(NULL);
+        level = LOG_WARNING;
+    }
+    Py_XDECREF(logging);
+    Py_XDECREF(module);
+    Py_XDECREF(answer);
+    return level;
+}
+
 void
-hooks_init(struct module_state *state, struct esp_hooks *hooks,
-           struct hooks_context *context)
+hooks_find_listeners(struct module_state *state, PyObject *on_event,
+                     struct listeners *listeners)
+{
+    listeners->on_event = on_event != Py_None ? on_event : NULL;
+    listeners->level = find_level(state);
+}
+
+void
+hooks_init(struct module_state *state, PyObject *on_event,
+           struct esp_hooks *hooks, struct hooks_context *context)
 {
     bool is_main = is_main_thread(state);
 
+    hooks_find_listeners(state, on_event, &context->listeners);
     *hooks = (struct esp_hooks){.interrupted = is_main ? on_interrupted : NULL,
                                 .on_attempt = on_attempt,
                                 .user = context,
                                 .poll = is_main};
+}
+
+/* espresso._watch.result(symbol, value, elapsed). */
+static void
+tell_result(const char *symbol, PyObject *value, double elapsed)
+{
+    PyObject *module = PyImport_ImportModule(WATCH_MODULE);
+    PyObject *result = NULL;
+
+    if (module != NULL)
+        result = PyObject_CallMethod(module, "result", "sOd", symbol, value,
+                                     elapsed);
+    if (result == NULL) /* the call is over, and has its own result */
+        PyErr_WriteUnraisable(NULL);
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+}
+
+void
+hooks_tell_result(const struct listeners *listeners, const char *symbol,
+                  PyObject *value, const struct esp_outcome *outcome)
+{
+    PyObject *type;
+    PyObject *error;
+    PyObject *traceback;
+
+    if (listeners->level > LOG_INFO)
+        return;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (value != NULL || error != NULL)
+        tell_result(symbol, value != NULL ? value : error, outcome->elapsed_s);
+    PyErr_Restore(type, error, traceback);
 }
 
 bool

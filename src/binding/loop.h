@@ -28,6 +28,7 @@ typedef struct {
     PyObject *value;  /* what was asked for; NULL: a warm-up */
     PyObject *error;  /* that ended it from outside; NULL: none */
     struct symbols symbols;
+    struct listeners listeners; /* on_event is the client's */
     struct esp_press *press;
     char key_text[ESP_KEY_MAX + 1];
 } LoopPress;

@@ -31,13 +31,11 @@ static int
 on_attempt(void *user, const struct esp_attempt *attempt)
 {
     LoopPress *self = user;
-    PyObject *on_event =
-        self->client->on_event != Py_None ? self->client->on_event : NULL;
     PyObject *type;
     PyObject *value;
     PyObject *traceback;
 
-    if (hooks_tell(on_event, attempt) == 0)
+    if (hooks_tell(&self->listeners, attempt) == 0)
         return 0;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -77,6 +75,8 @@ begin(LoopPress *self, struct esp_cancel *cancel)
     struct esp_outcome refused;
     bool was_in_turn = driver->in_turn;
 
+    hooks_find_listeners(self->state, self->client->on_event,
+                         &self->listeners);
     cancel->hooks = (struct esp_hooks){.on_attempt = on_attempt, .user = self};
     driver->in_turn = true;
     if (self->value != NULL)
@@ -188,13 +188,19 @@ static PyObject *
 result_of_one(LoopPress *self)
 {
     const struct esp_outcome *outcome = esp_press_outcome(self->press, 0);
+    PyObject *result = NULL;
 
     if (outcome->kind != ESP_OK)
-        return errors_raise_outcome(self->state, self->client->pool, outcome,
-                                    self->symbols.text);
-    if (self->value == NULL)
-        return PyFloat_FromDouble(outcome->elapsed_s);
-    return convert_success(self->state, outcome, self->value);
+        errors_raise_outcome(self->state, self->client->pool, outcome,
+                             self->symbols.text);
+    else if (self->value == NULL)
+        result = PyFloat_FromDouble(outcome->elapsed_s);
+    else
+        result = convert_success(self->state, outcome, self->value);
+    if (self->value != NULL)
+        hooks_tell_result(&self->listeners, self->symbols.text, result,
+                          outcome);
+    return result;
 }
 
 /* result(): the future is done. */
@@ -212,7 +218,7 @@ press_result(PyObject *object, PyObject *unused)
         PyErr_SetObject((PyObject *)Py_TYPE(self->error), self->error);
     if (self->symbols.asked != NULL)
         return results_convert(self->state, self->client->pool, self->press,
-                               &self->symbols);
+                               &self->symbols, &self->listeners);
     return result_of_one(self);
 }
 

@@ -20,6 +20,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->name_symbol);
     Py_VISIT(state->name_order_ids);
     Py_VISIT(state->name_lost_reply);
+    Py_VISIT(state->name_logging);
     return 0;
 }
 
@@ -40,6 +41,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->name_symbol);
     Py_CLEAR(state->name_order_ids);
     Py_CLEAR(state->name_lost_reply);
+    Py_CLEAR(state->name_logging);
     return 0;
 }
 

@@ -29,6 +29,7 @@ struct module_state {
     PyObject *name_symbol;    /* "symbol" */
     PyObject *name_order_ids; /* "order_ids" */
     PyObject *name_lost_reply;
+    PyObject *name_logging;
     struct esp_group *group;
     _Atomic(pid_t) main_pid;  /* the process whose ... */
     atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
@@ -147,13 +148,16 @@ void symbols_free(struct symbols *symbols);
 /* Say once of each that it holds small letters; false: an exception is set. */
 bool symbols_warn(const struct symbols *symbols);
 
+struct listeners;
+
 /* ---- results.c: the results of a list ----------------------------------- */
 
 /* What a press of a list that is done returns: a list of dicts in the order
  * asked for, or an exception. */
 PyObject *results_convert(struct module_state *state, struct esp_pool *pool,
                           const struct esp_press *press,
-                          const struct symbols *symbols);
+                          const struct symbols *symbols,
+                          const struct listeners *listeners);
 
 /* How far each symbol had come, a line each.  New reference. */
 PyObject *results_note(const struct esp_press *press,
@@ -185,19 +189,40 @@ extern PyType_Spec loop_press_type_spec;
 PyObject *client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
                                      Py_ssize_t nargs, PyObject *names);
 
+/* Levels of Python's logging. */
+#define LOG_DEBUG 10
+#define LOG_INFO 20
+#define LOG_WARNING 30
+
+/* Who wants to hear of a call. */
+struct listeners {
+    PyObject *on_event; /* borrowed; NULL: none */
+    long level;         /* the least that the log listens to */
+};
+
+/* Ask who does; `on_event` may be None. */
+void hooks_find_listeners(struct module_state *state, PyObject *on_event,
+                          struct listeners *listeners);
+
+/* Tell them of an attempt, with the GIL held; 0, or -1 with an exception set
+ * that must end the call. */
+int hooks_tell(const struct listeners *listeners,
+               const struct esp_attempt *attempt);
+
+/* Tell the log what a call for `symbol` came to: `value`, or if that is NULL
+ * the exception that is set, which stays set. */
+void hooks_tell_result(const struct listeners *listeners, const char *symbol,
+                       PyObject *value, const struct esp_outcome *outcome);
+
 /* What a call that runs without the GIL needs to come back to it. */
 struct hooks_context {
     PyThreadState *thread;
-    PyObject *on_event; /* borrowed; NULL: none */
+    struct listeners listeners;
 };
 
-/* Fill `hooks` for a call of this thread. */
-void hooks_init(struct module_state *state, struct esp_hooks *hooks,
-                struct hooks_context *context);
-
-/* Tell on_event (NULL: none) and the log of an attempt, with the GIL held; 0,
- * or -1 with an exception set that must end the call. */
-int hooks_tell(PyObject *on_event, const struct esp_attempt *attempt);
+/* Fill `hooks` for a call of this thread; `on_event` may be None. */
+void hooks_init(struct module_state *state, PyObject *on_event,
+                struct esp_hooks *hooks, struct hooks_context *context);
 
 /* Say once that `symbol` holds small letters; false: an exception is set. */
 bool hooks_warn_lower_case(const char *symbol);

@@ -45,7 +45,7 @@ client_probe(PyObject *object, PyTypeObject *defining, PyObject *const *args,
 {
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
-    struct hooks_context context = {0};
+    struct hooks_context context;
     struct esp_outcome outcome;
     struct esp_cancel cancel = {0};
     PyObject *result;
@@ -59,7 +59,7 @@ client_probe(PyObject *object, PyTypeObject *defining, PyObject *const *args,
         return NULL;
     cancel.timeout_ms = self->timeout_ms;
     cancel.connect_timeout_ms = self->connect_timeout_ms;
-    hooks_init(state, &cancel.hooks, &context);
+    hooks_init(state, Py_None, &cancel.hooks, &context);
     context.thread = PyEval_SaveThread();
     esp_warm_up(self->pool, &cancel, &outcome);
     PyEval_RestoreThread(context.thread);

@@ -12,10 +12,20 @@ outcome_of(const struct esp_press *press, const struct symbols *symbols,
     return esp_press_outcome(press, (size_t)PyLong_AsSsize_t(place));
 }
 
+static void
+tell(const struct listeners *listeners, PyObject *symbol, PyObject *value,
+     const struct esp_outcome *outcome)
+{
+    const char *text = PyUnicode_AsUTF8AndSize(symbol, NULL);
+
+    if (text != NULL)
+        hooks_tell_result(listeners, text, value, outcome);
+}
+
 /* One dict for each symbol that was asked for, duplicates included. */
 static PyObject *
 make_list(struct module_state *state, const struct esp_press *press,
-          const struct symbols *symbols)
+          const struct symbols *symbols, const struct listeners *listeners)
 {
     Py_ssize_t count = PyList_Size(symbols->asked);
     PyObject *list = PyList_New(0);
@@ -23,11 +33,13 @@ make_list(struct module_state *state, const struct esp_press *press,
 
     for (i = 0; list != NULL && i < count; i++) {
         PyObject *symbol = PyList_GetItem(symbols->asked, i);
-        PyObject *dict =
-            convert_success(state, outcome_of(press, symbols, symbol), symbol);
+        const struct esp_outcome *outcome = outcome_of(press, symbols, symbol);
+        PyObject *dict = convert_success(state, outcome, symbol);
 
         if (dict == NULL || PyList_Append(list, dict) < 0)
             Py_CLEAR(list);
+        else
+            tell(listeners, symbol, dict, outcome);
         Py_XDECREF(dict);
     }
     return list;
@@ -37,7 +49,8 @@ make_list(struct module_state *state, const struct esp_press *press,
 static bool
 sort_out(struct module_state *state, struct esp_pool *pool,
          const struct esp_outcome *outcome, PyObject *symbol,
-         PyObject *results, PyObject *failed)
+         PyObject *results, PyObject *failed,
+         const struct listeners *listeners)
 {
     bool succeeded = outcome->kind == ESP_OK;
     PyObject *value = succeeded
@@ -47,13 +60,16 @@ sort_out(struct module_state *state, struct esp_pool *pool,
     bool ok = value != NULL &&
               PyDict_SetItem(succeeded ? results : failed, symbol, value) == 0;
 
+    if (ok)
+        tell(listeners, symbol, value, outcome);
     Py_XDECREF(value);
     return ok;
 }
 
 static PyObject *
 raise_partial(struct module_state *state, struct esp_pool *pool,
-              const struct esp_press *press, const struct symbols *symbols)
+              const struct esp_press *press, const struct symbols *symbols,
+              const struct listeners *listeners)
 {
     PyObject *results = PyDict_New();
     PyObject *failed = PyDict_New();
@@ -65,7 +81,7 @@ raise_partial(struct module_state *state, struct esp_pool *pool,
 
     while (ok && PyDict_Next(symbols->places, &position, &symbol, &place))
         ok = sort_out(state, pool, outcome_of(press, symbols, symbol), symbol,
-                      results, failed);
+                      results, failed, listeners);
     if (ok)
         exception = PyObject_CallMethod(state->partial_error, "from_results",
                                         "OO", results, failed);
@@ -134,17 +150,18 @@ add_note(const struct esp_press *press, const struct symbols *symbols)
 
 PyObject *
 results_convert(struct module_state *state, struct esp_pool *pool,
-                const struct esp_press *press, const struct symbols *symbols)
+                const struct esp_press *press, const struct symbols *symbols,
+                const struct listeners *listeners)
 {
     const struct esp_outcome *failure = find_failure(press, symbols);
 
     if (failure == NULL)
-        return make_list(state, press, symbols);
+        return make_list(state, press, symbols, listeners);
     if (failure->kind == ESP_INTERRUPTED)
         return add_note(press, symbols);
     if (failure->kind == ESP_CLOSED) {
         errors_raise_exit();
         return add_note(press, symbols);
     }
-    return raise_partial(state, pool, press, symbols);
+    return raise_partial(state, pool, press, symbols, listeners);
 }

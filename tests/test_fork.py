@@ -13,6 +13,7 @@ import pytest
 
 from espresso.sandbox import Exchange
 from tests.children import (
+    PATIENCE,
     PRELUDE,
     ROOT,
     Child,
@@ -66,6 +67,47 @@ def ids(client, symbol):
 """
 )
 
+# `connect` in the words of a blocking client: the face that a test is run for.
+FACES = {
+    "blocking": "",
+    # A loop for each call, and none while it forks.
+    "asyncio.run": """
+import asyncio
+class Face:
+    def __init__(self, **options):
+        options.setdefault("base_url", os.environ["TEST_URL"])
+        options.setdefault("timeout", 20)
+        key, ca_file = os.environ["TEST_KEY"], os.environ["TEST_CA"]
+        self.client = espresso.AsyncClient(key, ca_file=ca_file, **options)
+    def run(self, coroutine):
+        return asyncio.run(coroutine)
+    def cancel_all(self, symbol, **options):
+        return self.run(self.client.cancel_all(symbol, **options))
+    def close(self):
+        self.run(self.client.aclose())
+connect = Face
+""",
+}
+# One loop as long as the process lives: a child inherits it, with its selector.
+FACES["a loop that stays"] = (
+    FACES["asyncio.run"]
+    + """
+runners = {}
+def run_in_runner(self, coroutine):
+    runner = runners.get(os.getpid())
+    if runner is None:
+        runner = runners[os.getpid()] = asyncio.Runner()
+    return runner.run(coroutine)
+Face.run = run_in_runner
+"""
+)
+
+
+@pytest.fixture(params=FACES)
+def fork(request: pytest.FixtureRequest) -> str:
+    """The prelude of a program that forks, for one of the faces."""
+    return FORK + FACES[request.param]
+
 
 def symbols(exchange: Exchange) -> list[str | None]:
     return [call.symbol for call in exchange.calls]
@@ -91,9 +133,9 @@ CHILDREN = {
 
 @pytest.mark.parametrize("body", CHILDREN.values(), ids=CHILDREN)
 def test_the_parents_connection_survives(
-    body: str, exchange: Exchange, clean_env: dict[str, str]
+    body: str, fork: str, exchange: Exchange, clean_env: dict[str, str]
 ) -> None:
-    program = f"""{FORK}
+    program = f"""{fork}
 client = connect()
 client.cancel_all("BEFORE")
 pid = os.fork()
@@ -157,9 +199,11 @@ assert fork(child) == 0
     assert not exchange.calls
 
 
-def test_a_child_of_a_child(exchange: Exchange, clean_env: dict[str, str]) -> None:
+def test_a_child_of_a_child(
+    fork: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
     """Each generation calls, before and after its child does."""
-    program = f"""{FORK}
+    program = f"""{fork}
 client = connect()
 def live(generation):
     assert ids(client, f"G{{generation}}a") == 2
@@ -181,9 +225,9 @@ live(0)
 
 
 def test_many_children_one_after_the_other(
-    exchange: Exchange, clean_env: dict[str, str]
+    fork: str, exchange: Exchange, clean_env: dict[str, str]
 ) -> None:
-    program = f"""{FORK}
+    program = f"""{fork}
 client = connect()
 assert ids(client, "PARENT") == 1
 for n in range(20):
@@ -389,29 +433,179 @@ say("parent", *said)
     assert symbols(exchange) == [SYMBOL, "CHILD"]
 
 
+# --- workers of a master ---------------------------------------------------------
+
+# What a prefork server such as gunicorn does: the master has used the client before
+# it forks its workers; told to, it starts new ones, ends the old ones, and goes on.
+PREFORK = """
+WORKERS, GENERATIONS = 3, 3
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+client = connect()
+
+def work(name):
+    for n in range(3):
+        assert ids(client, f"{name}N{n}") == 2
+    say(name)
+    signal.sigwait({signal.SIGTERM})
+    assert ids(client, f"{name}N3") == 2  # to leave nothing open
+    if name.endswith("W0"):
+        client.close()
+
+def start(name):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work(name)
+            status = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+def end(workers):
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    assert [reap(pid) for pid in workers] == [0] * len(workers)
+
+old = []
+for generation in range(GENERATIONS):
+    assert ids(client, f"MASTER{generation}") == 2
+    new = [start(f"G{generation}W{number}") for number in range(WORKERS)]
+    sys.stdin.readline()  # all of them work
+    end(old)
+    old = new
+end(old)
+assert ids(client, f"MASTER{GENERATIONS}") == 2
+"""
+
+
+def test_prefork(fork: str, exchange: Exchange, clean_env: dict[str, str]) -> None:
+    """Workers are recycled; each has a connection of its own, the master keeps its."""
+    workers = [[f"G{generation}W{n}" for n in range(3)] for generation in range(3)]
+    masters = [f"MASTER{n}" for n in range(4)]
+    of_workers = [f"{name}N{n}" for some in workers for name in some for n in range(4)]
+    for symbol in masters + of_workers:
+        exchange.place(symbol, 2)
+    with Child(fork + PREFORK, environment(clean_env, exchange)) as child:
+        for generation in workers:
+            assert sorted(child.line() for _ in generation) == generation
+            child.tell()
+        child.end().check()
+    assert sorted(filter(None, symbols(exchange))) == sorted(masters + of_workers)
+    connection = dict(zip(symbols(exchange), connections(exchange), strict=True))
+    assert len({connection[symbol] for symbol in masters}) == 1
+    for some in workers:
+        for name in some:
+            assert len({connection[f"{name}N{n}"] for n in range(4)}) == 1
+    assert len(set(connections(exchange))) == 1 + 9
+
+
+# --- asyncio ---------------------------------------------------------------------
+
+
+def test_fork_in_a_loop_while_a_task_calls(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """The task's call ends in the parent, once; the child has a loop of its own."""
+    program = f"""{FORK}{FACES["asyncio.run"]}
+client = connect()
+def child():
+    assert ids(client, "CHILD") == 2
+    client.close()
+async def main():
+    task = asyncio.create_task(client.client.cancel_all("TASK"))
+    await asyncio.sleep(0)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    assert fork(child) == 0
+    assert len((await task)["order_ids"]) == 2
+    assert len((await client.client.cancel_all("AFTER"))["order_ids"]) == 2
+asyncio.run(main())
+"""
+    for symbol in ("TASK", "CHILD", "AFTER"):
+        exchange.place(symbol, 2)
+    exchange.fault("slow", seconds=0.5)
+    with Child(program, environment(clean_env, exchange)) as child:
+        exchange.wait_for_calls(1, PATIENCE)
+        child.tell()
+        child.end().check()
+    assert symbols(exchange) == ["TASK", "CHILD", "AFTER"]
+    first, second, third = connections(exchange)
+    assert first == third != second
+
+
+def test_fork_while_loops_of_threads_call(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """A loop a thread, all on one client, while the main thread forks."""
+    program = f"""{FORK}{FACES["asyncio.run"]}
+client, stop, wrong = connect(), threading.Event(), []
+def hammer(number):
+    try:
+        n = 0
+        while not stop.is_set():
+            symbol = "ADAUSDM"
+            result = client.cancel_all(symbol, missing_ok=True)
+            assert result == {{"symbol": symbol, "order_ids": []}}
+    except BaseException as error:
+        wrong.append(error)
+threads = [threading.Thread(target=hammer, args=[n]) for n in range(3)]
+for thread in threads: thread.start()
+def child():
+    client.cancel_all("ADAUSDM", missing_ok=True)
+    client.cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)
+    client.close()
+for _ in range(30):
+    status = fork(child)
+    if status != 0:
+        break
+stop.set()
+for thread in threads: thread.join()
+assert status == 0, status
+assert not wrong, wrong
+"""
+    run(program, environment(clean_env, exchange)).check()
+
+
 # --- multiprocessing -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("face", ["module", "Client", "AsyncClient"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(
-    method: str, exchange: Exchange, clean_env: dict[str, str], tmp_path: Path
+    method: str,
+    face: str,
+    exchange: Exchange,
+    clean_env: dict[str, str],
+    tmp_path: Path,
 ) -> None:
-    """A pool of workers on the module-level call, and errors that come back whole."""
+    """A pool of workers, and errors that come back whole.
+
+    A client is a global of the program: a forked worker has its parent's, which was
+    in use, any other one makes its own.
+    """
     program = tmp_path / "pool.py"
     program.write_text(
         textwrap.dedent(
             """
-            import multiprocessing, sys
+            import asyncio, multiprocessing, os
             import espresso
 
+            METHOD, FACE = os.environ["TEST_METHOD"], os.environ["TEST_FACE"]
+            client = espresso if FACE == "module" else getattr(espresso, FACE)()
+
             def cancel(symbol):
-                return espresso.cancel_all(symbol)
+                if FACE == "AsyncClient":
+                    return asyncio.run(client.cancel_all(symbol))
+                return client.cancel_all(symbol)
 
             if __name__ == "__main__":
-                context = multiprocessing.get_context(sys.argv[1])
-                if sys.argv[1] == "forkserver":
+                context = multiprocessing.get_context(METHOD)
+                if METHOD == "forkserver":
                     context.set_forkserver_preload(["espresso"])
-                espresso.cancel_all("BEFORE")
+                cancel("BEFORE")
                 with context.Pool(2) as pool:
                     results = pool.map(cancel, [f"P{n}" for n in range(8)])
                     assert [len(r["order_ids"]) for r in results] == [2] * 8
@@ -421,15 +615,15 @@ def test_multiprocessing(
                         assert error.code == 4200 and error.symbol == "P0"
                     pool.close()
                     pool.join()
-                espresso.cancel_all("AFTER")
+                cancel("AFTER")
             """
         )
     )
     for symbol in ("BEFORE", "AFTER", *(f"P{n}" for n in range(8))):
         exchange.place(symbol, 2)
     env = default_environment(clean_env, exchange)
-    env["PYTHONPATH"] = str(ROOT)
-    run(program, env, method).check()
+    env.update(PYTHONPATH=str(ROOT), TEST_METHOD=method, TEST_FACE=face)
+    run(program, env).check()
     seen = dict(zip(symbols(exchange), connections(exchange), strict=False))
     assert len(exchange.calls) == 11  # P0 twice
     assert seen["BEFORE"] == seen["AFTER"]

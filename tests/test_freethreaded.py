@@ -6,6 +6,7 @@ test-freethreaded``, do the threads collide in the middle of a C function.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -15,6 +16,8 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -26,11 +29,20 @@ from tests.obstacles import running
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SYMBOL = "ADAUSDM"
 THREADS = 8
+TIMEOUT = 25.0
 PRESSES = 25
+ROUNDS = 10
 
 needs_free = pytest.mark.skipif(
     not FREE, reason="this Python has a GIL: make test-freethreaded"
 )
+
+
+def make(kind: type[Any], exchange: Exchange, **options: Any) -> Any:
+    """A client with all the patience that a busy machine may need."""
+    patience = dict.fromkeys(("timeout", "attempt_timeout", "connect_timeout"), TIMEOUT)
+    where = {"base_url": exchange.url, "ca_file": exchange.ca_file}
+    return kind(exchange.key, **where, **patience, **options)
 
 
 def together(*targets: Callable[[], object]) -> None:
@@ -127,9 +139,7 @@ def test_one_client_used_and_closed_by_all(exchange: Exchange) -> None:
     """Calls, looks at attributes and one close at a random moment."""
     dice = random.Random(11)
     for _ in range(30):
-        client = espresso.Client(
-            exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, timeout=20
-        )
+        client = make(espresso.Client, exchange)
 
         def call(client: espresso.Client = client) -> None:
             ended = (RuntimeError, espresso.ConnectError, espresso.ConnectionLostError)
@@ -141,7 +151,7 @@ def test_one_client_used_and_closed_by_all(exchange: Exchange) -> None:
         def look(client: espresso.Client = client) -> None:
             while not client.closed:
                 assert client.base_url == exchange.url
-                assert client.timeout == 20
+                assert client.timeout == TIMEOUT
                 repr(client)
 
         def close(
@@ -155,12 +165,69 @@ def test_one_client_used_and_closed_by_all(exchange: Exchange) -> None:
             client.cancel_all(SYMBOL)
 
 
+def test_one_async_client_in_the_loops_of_all_threads(exchange: Exchange) -> None:
+    """Loops come and go; each has its own answers, on what earlier ones kept warm."""
+    client = make(espresso.AsyncClient, exchange)
+
+    def caller(number: int) -> Callable[[], None]:
+        async def calls(names: list[str]) -> None:
+            one, *several = names
+            results = await asyncio.gather(
+                client.cancel_all(one), client.cancel_all(several)
+            )
+            assert results[0]["order_ids"] == ids[one]
+            assert [it["order_ids"] for it in results[1]] == [ids[n] for n in several]
+
+        ids: dict[str, list[str]] = {}
+
+        def loops() -> None:
+            for turn in range(ROUNDS):
+                names = [f"A{number}-{turn}-{n}" for n in range(4)]
+                ids.update((name, exchange.place(name, 2)) for name in names)
+                asyncio.run(calls(names))
+
+        return loops
+
+    together(*map(caller, range(THREADS)))
+    asyncio.run(client.aclose())
+    assert not exchange.open_orders()
+    assert len(exchange.calls) == THREADS * ROUNDS * 4
+
+
+def test_one_async_client_used_and_closed_by_all(exchange: Exchange) -> None:
+    dice = random.Random(12)
+    for _ in range(ROUNDS):
+        client = make(espresso.AsyncClient, exchange)
+
+        async def calls(client: espresso.AsyncClient = client) -> None:
+            ended = (RuntimeError, espresso.ConnectError, espresso.ConnectionLostError)
+            with contextlib.suppress(*ended):
+                for _ in range(4):
+                    await client.cancel_all(SYMBOL, missing_ok=True)
+
+        async def cancelled(client: espresso.AsyncClient = client) -> None:
+            task = asyncio.create_task(calls(client))
+            await asyncio.sleep(0.002)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        async def close(
+            client: espresso.AsyncClient = client, pause: float = dice.uniform(0, 0.02)
+        ) -> None:
+            await asyncio.sleep(pause)
+            await client.aclose()
+
+        bodies = [calls] * 4 + [cancelled] * 4 + [close]
+        together(*[partial(asyncio.run, body()) for body in bodies])
+        with pytest.raises(RuntimeError, match="closed"):
+            asyncio.run(client.cancel_all(SYMBOL))
+
+
 def test_errors_of_all_threads_are_their_own(exchange: Exchange) -> None:
     """Half the symbols exist; each thread gets the error of its own symbol."""
     wrong: list[object] = []
-    with espresso.Client(
-        exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, timeout=20
-    ) as client:
+    with make(espresso.Client, exchange) as client:
 
         def caller(number: int) -> Callable[[], None]:
             def call() -> None:
@@ -188,13 +255,7 @@ def test_the_collector_runs_while_clients_come_and_go(exchange: Exchange) -> Non
         try:
             for _ in range(25 if FREE else 5):
                 heard: list[object] = []
-                client = espresso.Client(
-                    exchange.key,
-                    base_url=exchange.url,
-                    ca_file=exchange.ca_file,
-                    on_event=heard.append,
-                    timeout=20,
-                )
+                client = make(espresso.Client, exchange, on_event=heard.append)
                 heard.append(client)
                 client.cancel_all(SYMBOL, missing_ok=True)
                 assert len(heard) == 2

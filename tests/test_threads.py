@@ -21,6 +21,7 @@ from tests.obstacles import Gate, running
 
 THREADS = 64
 ROUNDS = 4
+IDLE_MAX = 64  # connections that a client keeps
 SYMBOL = "ADAUSDM"
 
 # Seconds in which calls must have left a client that was closed. It is promised in
@@ -94,6 +95,52 @@ def test_64_threads_with_a_client_each(exchange: Exchange) -> None:
     clients = [make(exchange) for _ in range(THREADS)]
     cancel_each(exchange, clients.__getitem__)
     assert len({call.connection for call in exchange.calls}) == THREADS
+
+
+def test_64_connections_are_kept_and_no_call_waits_for_one(exchange: Exchange) -> None:
+    """Calls in flight are not bounded; what stays open afterwards is."""
+    process, calls = psutil.Process(), IDLE_MAX + 16
+    exchange.fault("hang", times=None)
+    options = {"connect_timeout": 19, "attempt_timeout": 19}
+    client, outcomes = make(exchange, **options), Outcomes()
+    with running(*[outcomes.caller(client)] * calls):
+        exchange.wait_for_calls(calls, 30)  # all of them at once
+        client.close()
+        outcomes.take(calls)
+    exchange.clear_faults()
+
+    together = threading.Barrier(calls, timeout=30)
+    with make(exchange, on_event=lambda event: together.wait(), **options) as client:
+        # Each call still holds its connection while it waits for all the others.
+        with running(*[outcomes.caller(client)] * calls):
+            assert all(isinstance(end, dict) for end in outcomes.take(calls))
+        assert own_sockets(process, exchange) == IDLE_MAX
+    assert own_sockets(process, exchange) == 0
+
+
+def test_no_thread_starves(exchange: Exchange) -> None:
+    """64 threads press as fast as they can: each of them gets its turns."""
+    pressed = [0] * THREADS
+    start, enough = threading.Barrier(THREADS, timeout=30), threading.Event()
+    with make(exchange, connect_timeout=19, attempt_timeout=19) as client:
+
+        def caller(number: int) -> Callable[[], None]:
+            def call() -> None:
+                client.cancel_all(SYMBOL, missing_ok=True)  # that connects
+                start.wait()
+                while not enough.is_set():
+                    client.cancel_all(SYMBOL, missing_ok=True)
+                    pressed[number] += 1
+                    if sum(pressed) >= THREADS * 30:
+                        enough.set()
+
+            return call
+
+        with running(*map(caller, range(THREADS))):
+            pass
+    print(f"{min(pressed)} to {max(pressed)} calls a thread")
+    assert min(pressed) >= 3  # a tenth of an equal share
+    assert len({call.connection for call in exchange.calls}) <= THREADS
 
 
 def test_keys_do_not_mix(exchange: Exchange) -> None:

@@ -198,7 +198,7 @@ FAILURES = [
 def test_results_and_errors_arrive_whole(
     engine: str, exchange: Exchange, env: dict[str, str], tmp_path: Path
 ) -> None:
-    calls: list[tuple[str, Mapping[str, Any]]] = []
+    calls: list[tuple[str | list[str], Mapping[str, Any]]] = []
     for case in FAILURES:
         if case.script in FAULTS:
             exchange.fault(case.script)
@@ -209,12 +209,20 @@ def test_results_and_errors_arrive_whole(
     calls.append((SYMBOL, {"missing_ok": True}))
     with Exchange() as stranger:
         calls.append((SYMBOL, {"base_url": stranger.url, "max_retries": 0}))
+        calls.append(([SYMBOL, "NOPE"], {"missing_ok": True}))
+        exchange.fault("late_order", times=None, after=0.0)
+        exchange.place("LATE")
+        calls.append(("LATE", {"confirm": True, "timeout": 0.5}))
         printed = run_file(CASES, tmp_path, env, engine, json.dumps(calls))
+    *_, still_open = printed
     assert printed == [
         *([*case[1:6]] for case in FAILURES),
         ["dict", {"symbol": SYMBOL, "order_ids": [], "lost_reply": True}],
         ["CertificateError", None, None, "not_sent", 1],
+        ["PartialCancelError", None, None, "rejected", 1],
+        ["StillOpenError", None, None, "unknown", still_open[-1]],
     ]
+    assert len(exchange.calls) > still_open[-1] > 1
 
 
 MADE = """

@@ -18,7 +18,7 @@ What a trader must know:
   the answer that it remembers, and sends nothing.
 - ``priority``: before the tasks that wait. A bot that never returns keeps its thread,
   so a worker needs more threads than bots.
-- Dask repeats the task of a worker that died; with ``missing_ok=True`` that does no
+- Dask repeats the task of a worker that died; with ``confirm=True`` that does no
   harm. An error of Dask itself says nothing about orders: take it for unknown.
 - Stop the bots first: an order that is still on its way arrives after the cancel.
 - When the fleet is silent, any shell that has the key will do: ``examples/panic.py``.
@@ -34,10 +34,12 @@ from distributed import Client, Future
 
 import espresso
 
-CALLS = 10
+BATCH = 5
+"""Symbols at once: with its proof, each takes two of the ten calls."""
+
 PAUSE = 2.5
-"""Seconds between so many calls: 2 of the rate limit, and the way to a worker. One
-that comes too early all the same is refused by 4290, and waits and repeats itself."""
+"""Seconds between batches: 2 of the rate limit, and the way to a worker. A call that
+comes too early all the same is refused by 4290; it waits and repeats itself."""
 
 PATIENCE = 15.0
 """Seconds to wait for the last answers: the 10 of a call, and the way to a worker."""
@@ -63,12 +65,12 @@ def workers_without_key(fleet: Client) -> list[str]:
 def press(fleet: Client, symbols: list[str]) -> list[Future[espresso.CancelAllResult]]:
     """Let the fleet cancel each symbol, as fast as the rate limit allows."""
     futures: list[Future[espresso.CancelAllResult]] = []
-    for start in range(0, len(symbols), CALLS):
+    for start in range(0, len(symbols), BATCH):
         if start:
             time.sleep(PAUSE)
-        batch = symbols[start : start + CALLS]
+        batch = symbols[start : start + BATCH]
         futures += fleet.map(
-            espresso.cancel_all, batch, missing_ok=True, pure=False, priority=1000
+            espresso.cancel_all, batch, confirm=True, pure=False, priority=1000
         )
     return futures
 

@@ -134,6 +134,16 @@ lane_has_socket(const struct esp_lane *lane, int fd)
     return place_of(lane, fd) < lane->socket_count;
 }
 
+void
+lane_watch(struct esp_lane *lane, struct esp_watcher *watcher)
+{
+    int i;
+
+    lane->watcher = watcher;
+    for (i = 0; watcher != NULL && i < lane->socket_count; i++)
+        watcher_want(watcher, lane, lane->sockets[i], true, false);
+}
+
 bool
 lane_is_readable(const struct esp_lane *lane)
 {

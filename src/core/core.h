@@ -376,6 +376,11 @@ void callbacks_forget_sockets(struct esp_lane *lane);
 /* Whether `fd` is one of the sockets that we opened for the lane. */
 bool lane_has_socket(const struct esp_lane *lane, int fd);
 
+/* From now on `watcher` (NULL: nobody) watches the lane: its connection, too,
+ * which may answer so fast that libcurl never asks for that.  Without memory
+ * the end of that connection is found by its next use. */
+void lane_watch(struct esp_lane *lane, struct esp_watcher *watcher);
+
 /* Something lies on the idle connection: its end, or bytes that nobody asked
  * for.  Either way it must not carry another request. */
 bool lane_is_readable(const struct esp_lane *lane);

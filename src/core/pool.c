@@ -390,7 +390,7 @@ pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
     if (lane == NULL)
         lane = lane_new();
     if (lane != NULL)
-        lane->watcher = watcher;
+        lane_watch(lane, watcher);
     entry->lane = lane;
     return lane != NULL;
 }

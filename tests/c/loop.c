@@ -199,6 +199,8 @@ void
 loop_close(struct loop *loop)
 {
     loop_settle(loop);
+    memset(loop->reads, 0, sizeof loop->reads);
+    memset(loop->writes, 0, sizeof loop->writes);
     esp_watcher_free(loop->watcher);
     loop->watcher = NULL;
 }

@@ -32,7 +32,7 @@ struct loop {
  * test, here and below. */
 void loop_open(struct loop *loop, struct esp_pool *pool);
 
-/* Free the watcher; nothing of it may be watched then. */
+/* Watch nothing any more, and free the watcher. */
 void loop_close(struct loop *loop);
 
 /* Carry out what the watcher wants after any of its functions. */

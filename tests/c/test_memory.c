@@ -1,6 +1,6 @@
 /* test_memory.c - the n-th allocation fails, for every n of a whole life: no
  * crash, no leak, no claim that is not true. */
-#include "world.h"
+#include "loop.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,6 +18,7 @@
 static _Thread_local int until; /* allocations to the failure; 0: off */
 static _Thread_local bool fails_on;
 static _Thread_local bool was_refused;
+static _Thread_local size_t refused_size; /* these alone fail; 0: off */
 
 /* Allocation `number` (from 1) fails and, if `all`, each one after it. */
 static void
@@ -37,8 +38,12 @@ alloc_stop(void)
 }
 
 static bool
-is_refused(void)
+is_refused(size_t size)
 {
+    if (refused_size > 0 && size == refused_size) {
+        was_refused = true;
+        return true;
+    }
     if (until == 0 || --until > 0)
         return false;
     until = fails_on ? 1 : 0;
@@ -64,7 +69,7 @@ malloc(size_t size)
 
     if (next == NULL)
         find_next(&next, "malloc");
-    return is_refused() ? NULL : next(size);
+    return is_refused(size) ? NULL : next(size);
 }
 
 void *
@@ -74,7 +79,7 @@ calloc(size_t count, size_t size)
 
     if (next == NULL)
         find_next(&next, "calloc");
-    return is_refused() ? NULL : next(count, size);
+    return is_refused(count * size) ? NULL : next(count, size);
 }
 
 void *
@@ -84,83 +89,217 @@ realloc(void *old, size_t size)
 
     if (next == NULL)
         find_next(&next, "realloc");
-    return is_refused() ? NULL : next(old, size);
+    return is_refused(size) ? NULL : next(old, size);
+}
+
+/* Not so under valgrind: see below. */
+static bool
+own_malloc_is_used(void)
+{
+    void *volatile memory;
+
+    alloc_fail(1, false);
+    memory = malloc(1);
+    alloc_stop();
+    free(memory);
+    return memory == NULL;
 }
 
 /* ---- Lives -------------------------------------------------------------- */
 
+#define CLAIMS_MAX 32
+
+static const char *const symbols[] = {
+    "S00", "S01", "S02", "S03", "S04", "S05", "S06", "S07", "S08", "S09",
+    "S10", "S11", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19"};
+
+/* What is said of one symbol. */
+struct claim {
+    enum esp_kind kind;
+    enum esp_sent sent;
+    enum esp_sent call_sent;
+    int attempts;
+    int rounds;
+    bool has_json;
+    bool has_proof; /* a reply, or the 4200 of a confirmed or lost one */
+};
+
 /* What one life did, to be judged when memory is back. */
 struct life {
-    struct esp_outcome outcomes[2];
-    int calls;
+    struct claim claims[CLAIMS_MAX];
+    int count;
 };
 
 static void
-press(struct esp_pool *pool, struct life *life)
+note(struct life *life, const struct esp_outcome *outcome)
 {
-    struct esp_cancel cancel = {.symbol = SYMBOL,
-                                .api_key = KEY,
-                                .timeout_ms = 10000,
-                                .connect_timeout_ms = 10000,
-                                .max_retries = 1};
-
-    esp_cancel_all(pool, &cancel, &life->outcomes[life->calls++]);
+    life->claims[life->count++] = (struct claim){
+        .kind = outcome->kind,
+        .sent = outcome->sent,
+        .call_sent = outcome->call_sent,
+        .attempts = outcome->attempts,
+        .rounds = outcome->round_count,
+        .has_json = outcome->json != NULL,
+        .has_proof = outcome->json != NULL || outcome->lost_reply ||
+                     outcome->code == 4200};
 }
 
-/* A pool, a first call, a second on the kept connection, the end. */
+static const struct esp_cancel usual = {.symbol = SYMBOL,
+                                        .api_key = KEY,
+                                        .timeout_ms = 10000,
+                                        .connect_timeout_ms = 10000};
+
 static void
-live(const struct esp_settings *settings, struct life *life)
+press(struct esp_pool *pool, const struct esp_cancel *cancel,
+      struct life *life)
+{
+    struct esp_outcome outcome;
+
+    esp_cancel_all(pool, cancel, &outcome);
+    note(life, &outcome);
+    esp_outcome_free(&outcome);
+}
+
+/* A first call, and a second on the kept connection. */
+static void
+press_twice(struct esp_pool *pool, struct life *life)
+{
+    struct esp_cancel cancel = usual;
+
+    cancel.max_retries = 1;
+    press(pool, &cancel, life);
+    press(pool, &cancel, life);
+}
+
+static void
+press_confirmed(struct esp_pool *pool, struct life *life)
+{
+    struct esp_cancel cancel = usual;
+
+    cancel.confirm = true;
+    press(pool, &cancel, life);
+}
+
+/* What a press of several says, or why there is none. */
+static void
+note_press(struct esp_press *pressed, size_t count,
+           const struct esp_outcome *refused, struct life *life)
+{
+    size_t i;
+
+    for (i = 0; pressed != NULL && i < count; i++)
+        note(life, esp_press_outcome(pressed, i));
+    if (pressed == NULL)
+        note(life, refused);
+}
+
+static void
+press_list(struct esp_pool *pool, struct life *life)
+{
+    struct esp_outcome refused;
+    struct esp_press *pressed =
+        esp_cancel_list(pool, &usual, symbols, 4, &refused);
+
+    note_press(pressed, 4, &refused, life);
+    esp_press_free(pressed);
+}
+
+static void
+press_in_loop(struct loop *loop, size_t count, struct life *life)
+{
+    struct pressed pressed;
+
+    loop_press(loop, &usual, symbols, count, &pressed);
+    if (pressed.press != NULL)
+        loop_run(loop, &pressed);
+    note_press(pressed.press, count, &pressed.refused, life);
+    loop_free(loop, &pressed);
+}
+
+/* A loop, a list, a call on a kept connection, one that is left, the end. */
+static void
+press_in_loops(struct esp_pool *pool, struct life *life)
+{
+    static struct loop loop;
+    struct pressed left;
+
+    memset(&loop, 0, sizeof loop);
+    loop.watcher = esp_watcher_new(pool);
+    if (loop.watcher == NULL)
+        return;
+    loop.wake = esp_watcher_wake_fd(loop.watcher);
+    press_in_loop(&loop, 3, life);
+    press_in_loop(&loop, 1, life);
+    press(pool, &usual, life); /* a connection for the loop to take over */
+    loop_press(&loop, &usual, symbols, 4, &left);
+    loop_free(&loop, &left);
+    press_in_loop(&loop, 1, life);
+    loop_close(&loop);
+}
+
+/* A pool, what `presses` does with it, the end. */
+static void
+live(const struct esp_settings *settings, struct life *life,
+     void (*presses)(struct esp_pool *, struct life *))
 {
     struct esp_error error;
     struct esp_group *group = esp_group_new();
     struct esp_pool *pool;
 
-    life->calls = 0;
+    life->count = 0;
     if (group == NULL)
         return;
     pool = esp_pool_new(group, settings, &error);
-    if (pool != NULL) {
-        press(pool, life);
-        press(pool, life);
-    }
+    if (pool != NULL)
+        presses(pool, life);
     esp_pool_release(pool);
     esp_group_free(group);
 }
 
-/* `posts` came in all. */
+/* `posts` came in all, of which `more` may be of calls that were left. */
 static void
-judge(struct life *life, int posts)
+judge(const struct life *life, int posts, int more)
 {
-    struct esp_outcome *outcome;
-    int attempts = 0;
+    const struct claim *claim = life->claims;
+    int attempts = more;
     int must = 0;
-    int i;
 
-    for (i = 0; i < life->calls; i++) {
-        outcome = &life->outcomes[i];
-        attempts += outcome->attempts;
-        if (outcome->kind == ESP_OK) {
+    for (; claim < life->claims + life->count; claim++) {
+        if (claim->kind == ESP_OK) {
             must++;
-            assert_true(outcome->json != NULL || outcome->lost_reply);
+            assert_true(claim->has_proof);
+            assert_int_equal(claim->sent, ESP_DONE);
         }
         else {
-            assert_null(outcome->json);
-            assert_true(outcome->sent != ESP_DONE);
+            assert_false(claim->has_json);
+            assert_true(claim->sent != ESP_DONE);
         }
-        if (outcome->call_sent == ESP_NOT_SENT && outcome->kind != ESP_OK)
-            attempts -= outcome->attempts;
-        esp_outcome_free(outcome);
+        must += claim->rounds;
+        if (claim->call_sent != ESP_NOT_SENT || claim->kind == ESP_OK)
+            attempts += claim->attempts;
     }
     assert_in_range(posts, must, attempts);
 }
 
-/* Fail allocation 1, 1 + `stride` ... until a whole life passes without. */
+/* How to fail: allocation 1, 1 + `stride` ... and, if `all`, those after it,
+ * until a whole life of `claims` claims passes without.  Under valgrind the
+ * strides of a long life are longer. */
+struct plan {
+    void (*presses)(struct esp_pool *, struct life *);
+    int claims;
+    int more; /* posts of which nothing is claimed */
+    int stride;
+    bool all;
+    bool is_long;
+};
+
 static void
-torture(const struct step *steps, size_t count, int stride, bool all)
+torture(const struct step *steps, size_t count, const struct plan *plan)
 {
     struct server *server;
     struct life life;
     struct esp_settings settings = {.user_agent = "espresso-test"};
+    int stride = plan->is_long && !own_malloc_is_used() ? 7 : plan->stride;
     bool met = true;
     int number;
 
@@ -169,11 +308,11 @@ torture(const struct step *steps, size_t count, int stride, bool all)
         server = server_start(steps, count, false);
         assert_non_null(server);
         settings.base_url = server_url(server);
-        alloc_fail(number, all);
-        live(&settings, &life);
+        alloc_fail(number, plan->all);
+        live(&settings, &life, plan->presses);
         met = alloc_stop();
-        assert_true(met || life.calls == 2);
-        judge(&life, server_posts(server));
+        assert_true(met || life.count == plan->claims);
+        judge(&life, server_posts(server), plan->more);
         server_stop(server);
     }
     assert_true(number > 20); /* it did fail something */
@@ -182,9 +321,12 @@ torture(const struct step *steps, size_t count, int stride, bool all)
 static void
 test_success(void **state)
 {
+    static const struct plan rows[] = {{press_twice, 2, 0, 1, false, false},
+                                       {press_twice, 2, 0, 1, true, false}};
+
     (void)state;
-    torture(NULL, 0, 1, false);
-    torture(NULL, 0, 1, true);
+    torture(NULL, 0, &rows[0]);
+    torture(NULL, 0, &rows[1]);
 }
 
 /* An attempt that is refused, and another at once. */
@@ -199,8 +341,10 @@ test_second_attempt(void **state)
         {ACT_ANSWER, OK_200, NULL},
         {ACT_ANSWER, NOTHING_OPEN, NULL}};
 
+    static const struct plan plan = {press_twice, 2, 0, 1, false, false};
+
     (void)state;
-    torture(steps, COUNT_OF(steps), 1, false);
+    torture(steps, COUNT_OF(steps), &plan);
 }
 
 /* Each of these waits for a back-off: not all of them, then. */
@@ -211,8 +355,105 @@ test_lost_reply(void **state)
                                         {ACT_ANSWER, OK_200, NULL},
                                         {ACT_ANSWER, NOTHING_OPEN, NULL}};
 
+    static const struct plan plan = {press_twice, 2, 0, 7, false, false};
+
     (void)state;
-    torture(steps, COUNT_OF(steps), 7, false);
+    torture(steps, COUNT_OF(steps), &plan);
+}
+
+/* A symbol for which there is no memory ends, and the others go on. */
+static void
+test_list(void **state)
+{
+    static const struct plan rows[] = {{press_list, 4, 0, 1, false, true},
+                                       {press_list, 4, 0, 3, true, true}};
+
+    (void)state;
+    torture(NULL, 0, &rows[0]);
+    torture(NULL, 0, &rows[1]);
+}
+
+/* Rounds, more of them than are reserved at first. */
+static void
+test_confirm(void **state)
+{
+    static const struct plan plan = {press_confirmed, 1, 0, 1, false, true};
+    struct step steps[16];
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT_OF(steps); i++)
+        steps[i] =
+            (struct step){ACT_ANSWER, i < 5 ? OK_200 : NOTHING_OPEN, NULL};
+    torture(steps, COUNT_OF(steps), &plan);
+}
+
+/* A loop gets what it can carry out, whatever fails. */
+static void
+test_watcher(void **state)
+{
+    static const struct plan rows[] = {{press_in_loops, 6, 4, 1, false, true},
+                                       {press_in_loops, 6, 4, 5, true, true}};
+
+    (void)state;
+    torture(NULL, 0, &rows[0]);
+    torture(NULL, 0, &rows[1]);
+}
+
+/* ---- More sockets than one poll(2) has room for ------------------------- */
+
+#define MANY (ESP_WATCHES_MAX + 4)
+#define FIRST_GROWN (2 * (ESP_WATCHES_MAX + 1) * sizeof(struct pollfd))
+
+/* All slots of the press are free again, once: so many run at once. */
+static int
+free_the_pace(void *user, const struct esp_attempt *attempt)
+{
+    struct esp_pool *pool = user;
+    const struct pool_entry *entry = pool->entries;
+    const struct esp_call *call =
+        (const void *)((const char *)entry - offsetof(struct esp_call, entry));
+
+    if (strcmp(attempt->symbol, symbols[0]) == 0)
+        call->press->pace = (struct pace){{0}};
+    return 0;
+}
+
+/* Those that poll(2) has no room for still end in time. */
+static void
+test_many_sockets(void **state)
+{
+    struct step steps[MANY];
+    struct world world;
+    struct esp_press *pressed;
+    size_t i;
+    int refused;
+
+    (void)state;
+    for (i = 0; i < MANY; i++)
+        steps[i] = (struct step){ACT_HANG, NULL, NULL};
+    for (refused = 0; refused < 2; refused++) {
+        world_open(&world, steps, MANY);
+        server_script(world.server, symbols[0], NULL, 0);
+        world.cancel.attempt_timeout_ms = 150;
+        world.cancel.hooks = (struct esp_hooks){.on_attempt = free_the_pace,
+                                                .user = world.pool};
+        refused_size = refused ? FIRST_GROWN : 0;
+        pressed = esp_cancel_list(world.pool, &world.cancel, symbols, MANY - 1,
+                                  &world.outcome);
+        refused_size = 0;
+        assert_non_null(pressed);
+        assert_int_equal(esp_press_outcome(pressed, 0)->kind, ESP_OK);
+        for (i = 1; i < MANY - 1; i++) {
+            const struct esp_outcome *outcome = esp_press_outcome(pressed, i);
+
+            assert_int_equal(outcome->kind, ESP_TIMEOUT);
+            assert_int_equal(outcome->attempts, 1);
+            assert_true(outcome->elapsed_s < 2); /* a hang, not speed */
+        }
+        esp_press_free(pressed);
+        world_close(&world);
+    }
 }
 
 static void
@@ -256,37 +497,25 @@ test_proxy_settings(void **state)
 static void *
 refusing_malloc(size_t size)
 {
-    return is_refused() ? NULL : malloc(size);
+    return is_refused(size) ? NULL : malloc(size);
 }
 
 static void *
 refusing_calloc(size_t count, size_t size)
 {
-    return is_refused() ? NULL : calloc(count, size);
+    return is_refused(count * size) ? NULL : calloc(count, size);
 }
 
 static void *
 refusing_realloc(void *old, size_t size)
 {
-    return is_refused() ? NULL : realloc(old, size);
+    return is_refused(size) ? NULL : realloc(old, size);
 }
 
 static char *
 refusing_strdup(const char *text)
 {
-    return is_refused() ? NULL : strdup(text);
-}
-
-static bool
-own_malloc_is_used(void)
-{
-    void *volatile memory;
-
-    alloc_fail(1, false);
-    memory = malloc(1);
-    alloc_stop();
-    free(memory);
-    return memory == NULL;
+    return is_refused(strlen(text) + 1) ? NULL : strdup(text);
 }
 
 /* libcurl starts before the first failure: how it starts without memory is
@@ -330,6 +559,10 @@ main(int count, char **arguments)
         cmocka_unit_test(test_success),
         cmocka_unit_test(test_second_attempt),
         cmocka_unit_test(test_lost_reply),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_confirm),
+        cmocka_unit_test(test_watcher),
+        cmocka_unit_test(test_many_sockets),
         cmocka_unit_test(test_proxy_settings),
     };
     int failed =

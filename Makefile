@@ -9,6 +9,7 @@ PYTHON ?= python3
 CC     := cc
 CALLS  ?= 20000
 SEED   ?= 1
+FACE   ?= espresso
 TESTS  ?= tests
 CHECK  ?=
 
@@ -79,8 +80,8 @@ test-freethreaded: build ## run pytest on a CPython without a GIL (TESTS=tests/t
 	@scripts/freethreaded
 	@PYTHONPATH=tests/freethreaded $(FREE)/python -m pytest $(FREETHREADED)
 
-chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1)
-	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED)
+chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1 FACE=espresso)
+	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED) --client $(FACE)
 
 lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
 	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)

@@ -1,8 +1,10 @@
 """The clients that can be judged: a face turns one call into what was `Said`.
 
-espresso
-    The blocking `espresso.Client`.
-naive
+espresso, espresso-list
+    The blocking `espresso.Client`, one symbol a call or several.
+espresso-async, espresso-async-list
+    `espresso.AsyncClient`, the same; see async_clients.py.
+naive, naive-async, naive-async-list
     What a plain HTTP library does: re-sends on a dead connection without a word
     and takes whatever lies on the connection for its answer. It must be caught.
 careful
@@ -11,7 +13,8 @@ careful
 crashing
     Dies of a signal. It must be caught, and the judge must survive it.
 
-Another face is one more class with `cancel` and `close` and one line in `FACES`.
+Another face is one more class with `cancel` and `close` and one line in `FACES`,
+or in `ASYNC_FACES` if these two are coroutines.
 """
 
 from __future__ import annotations
@@ -28,18 +31,30 @@ import select
 import signal
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
-from .records import CERTAIN, CODES, STATUS_CLASSES, Options, Reading, Said, reading_of
+from .records import (
+    CANCELLED,
+    CERTAIN,
+    CODES,
+    CONNECT_TIMEOUT,
+    RATE_CALLS,
+    STATUS_CLASSES,
+    Options,
+    Reading,
+    Said,
+    reading_of,
+)
 
 HOST = "127.0.0.1"
 KEY = "sandbox-chaos"
-CONNECT_TIMEOUT = 0.25
-"""Seconds; calls last 0.3 to 1.0 s, a hanging handshake must leave time for more."""
+PATIENCE = 2.5
+"""So many times longer are time-outs for a face with hundreds of requests in flight,
+so that the faults are what it suffers from, not the crowd."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,17 @@ class Target:
 
 
 class Face(Protocol):
-    """One client; `cancel` may be called from many threads at once."""
+    """One client; `cancel` may be called from many threads at once.
 
-    def cancel(self, symbol: str, options: Options) -> Said: ...
+    It says something of each symbol, in the order given.
+    """
+
+    most_symbols: int
+    """Of one call; 1: the symbol is given alone, not as a list."""
+    patience: float
+    """The time-outs of its calls are so many times longer."""
+
+    def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]: ...
 
     def close(self) -> None: ...
 
@@ -65,42 +88,120 @@ class Face(Protocol):
 # --- espresso ------------------------------------------------------------------
 
 
-class Espresso:
-    """`espresso.Client`, the blocking face."""
+MANY = 14
+"""Symbols of one call at most: more than the exchange takes within two seconds."""
 
-    def __init__(self, target: Target) -> None:
+
+class Witness:
+    """Makes clients of one class of espresso, and puts their words down."""
+
+    def __init__(
+        self, target: Target, kind: str, most_symbols: int, patience: float
+    ) -> None:
         # Imported here: the judge and the other clients do without the extension.
         espresso = importlib.import_module("espresso")
-        self._error: type[Exception] = espresso.EspressoError
-        # on_event runs on the calling thread: each worker sees its own attempts.
-        self._seen = threading.local()
-        self._client: Any = espresso.Client(
+        self.error: type[Exception] = espresso.EspressoError
+        self._partial: type[Exception] = espresso.PartialCancelError
+        self._most = most_symbols
+        # By symbol, which is of one call: attempts, and when the last one ended.
+        self._seen: dict[str, tuple[int, float]] = {}
+        self.client: Any = getattr(espresso, kind)(
             KEY,
             base_url=target.url,
             ca_file=target.ca_file,
-            connect_timeout=CONNECT_TIMEOUT,
+            connect_timeout=CONNECT_TIMEOUT * patience,
             on_event=self._note_attempt,
         )
         # Thousands of retries are the point here, not news.
         logging.getLogger("espresso").setLevel(logging.CRITICAL)
 
     def _note_attempt(self, event: Any) -> None:
-        self._seen.attempts = event.attempt
+        self._seen[event.symbol] = (event.attempt, time.monotonic())
 
-    def cancel(self, symbol: str, options: Options) -> Said:
+    def start(self, symbols: Sequence[str], options: Options) -> Any:
+        """Call `cancel_all`: its result, or a coroutine."""
+        return self.client.cancel_all(
+            symbols[0] if self._most == 1 else list(symbols),
+            missing_ok=options.missing_ok,
+            confirm=options.confirm,
+            timeout=options.timeout,
+            max_retries=options.max_retries,
+        )
+
+    def of_results(self, symbols: Sequence[str], value: Any) -> list[Said]:
+        results = [value] if self._most == 1 else value
+        return [
+            self._of_result(symbol, result)
+            for symbol, result in zip(symbols, results, strict=True)
+        ]
+
+    def _of_result(self, symbol: str, result: dict[str, Any]) -> Said:
+        attempts, ended = self._seen.pop(symbol)
+        return Said(result=result, attempts=attempts, ended=ended)
+
+    def of_error(self, symbols: Sequence[str], error: Any) -> list[Said]:
+        if self._most == 1:
+            return [self._of_failure(symbols[0], error)]
+        if not isinstance(error, self._partial):
+            raise TypeError(f"a list raised {error!r}")
+        return [self._of_half(symbol, error) for symbol in symbols]
+
+    def _of_half(self, symbol: str, error: Any) -> Said:
+        """Each symbol is in one half of a PartialCancelError, and only there."""
+        if (symbol in error.results) == (symbol in error.failed):
+            raise ValueError(f"{symbol} is in both halves or in none")
+        if symbol in error.results:
+            return self._of_result(symbol, error.results[symbol])
+        if error.failed[symbol] not in error.exceptions:
+            raise ValueError(f"{symbol} failed, but is no member of the group")
+        return self._of_failure(symbol, error.failed[symbol])
+
+    def _of_failure(self, symbol: str, error: Any) -> Said:
+        _, ended = self._seen.pop(symbol, (0, None))
+        return replace(said_of(error), ended=ended)
+
+    def of_cancelled(self, symbols: Sequence[str], error: BaseException) -> list[Said]:
+        """What the note on a CancelledError says of each symbol."""
+        notes = "\n".join(getattr(error, "__notes__", []))
+        return [self._of_note(symbol, notes) for symbol in symbols]
+
+    def _of_note(self, symbol: str, notes: str) -> Said:
+        # An attempt that was cut off has no event.
+        attempts = self._seen.pop(symbol, (0, 0.0))[0] + 1
+        said = {outcome for outcome, text in NOTES.items() if text % symbol in notes}
+        return Said(
+            error=CANCELLED,
+            outcome=said.pop() if len(said) == 1 else None,
+            attempts=attempts,
+            message=notes,
+        )
+
+
+NOTES = {
+    "not_sent": "the request for %s had not gone out",
+    "rejected": "had refused the request for %s;",
+    "unknown": "the request for %s had gone out; whether its orders are",
+    "done": "the request for %s was carried out",
+}
+
+
+class Espresso:
+    """`espresso.Client`, the blocking face."""
+
+    def __init__(self, target: Target, most_symbols: int = 1) -> None:
+        self.most_symbols = most_symbols
+        self.patience = PATIENCE if most_symbols > 1 else 1.0
+        self._witness = Witness(target, "Client", most_symbols, self.patience)
+
+    def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]:
         try:
-            result = self._client.cancel_all(
-                symbol,
-                missing_ok=options.missing_ok,
-                timeout=options.timeout,
-                max_retries=options.max_retries,
-            )
-        except self._error as error:
-            return said_of(error)
-        return Said(result=result, attempts=self._seen.attempts)
+            value = self._witness.start(symbols, options)
+        except self._witness.error as error:
+            return self._witness.of_error(symbols, error)
+        return self._witness.of_results(symbols, value)
 
     def close(self) -> None:
-        self._client.close()
+        self._witness.client.close()
 
 
 def said_of(error: Any) -> Said:
@@ -122,17 +223,23 @@ def said_of(error: Any) -> Said:
 class Naive:
     """A keep-alive pool over `http.client`, as a plain HTTP library has it."""
 
+    most_symbols = 1
+    patience = 1.0
+
     def __init__(self, target: Target) -> None:
         self._target = target
         self._context = ssl.create_default_context(cafile=target.ca_file)
         self._idle: list[http.client.HTTPSConnection] = []
 
-    def cancel(self, symbol: str, options: Options) -> Said:
+    def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]:
+        return [self._cancel(symbol, options) for symbol in symbols]
+
+    def _cancel(self, symbol: str, options: Options) -> Said:
         outcome = "not_sent"
         for attempt in range(1, options.max_retries + 2):
             try:
                 status, body = self._request(symbol, options.timeout)
-                said = self._believe(symbol, status, body, options)
+                said = believe(symbol, status, body, options)
                 return replace(said, attempts=attempt)
             except (OSError, http.client.HTTPException) as error:
                 name = type(error).__name__
@@ -172,29 +279,30 @@ class Naive:
             self._idle.append(connection)
         return answer.status, text
 
-    @staticmethod
-    def _believe(symbol: str, status: int, body: bytes, options: Options) -> Said:
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            answer = None
-        fields = answer if isinstance(answer, dict) else {}
-        if status == 200 and "order_ids" in fields:
-            return Said(result={"symbol": symbol, **fields})
-        code = fields.get("code")
-        if code == 4200 and options.missing_ok:
-            return Said(result={"symbol": symbol, "order_ids": []})
-        certain = reading_of(status, code) in CERTAIN
-        return Said(
-            error=CODES.get(code or 0, ("odd", "APIError"))[1],
-            outcome="rejected" if certain else "unknown",
-            code=code,
-            status=status,
-        )
-
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+def believe(symbol: str, status: int, body: bytes, options: Options) -> Said:
+    """What a plain client makes of an answer; it knows nothing of `confirm`."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    fields = answer if isinstance(answer, dict) else {}
+    if status == 200 and "order_ids" in fields:
+        return Said(result={"symbol": symbol, **fields})
+    code = fields.get("code")
+    if code == 4200 and (options.missing_ok or options.confirm):
+        return Said(result={"symbol": symbol, "order_ids": []})
+    certain = reading_of(status, code) in CERTAIN
+    return Said(
+        error=CODES.get(code or 0, ("odd", "APIError"))[1],
+        outcome="rejected" if certain else "unknown",
+        code=code,
+        status=status,
+    )
 
 
 class Crashing(Naive):
@@ -204,11 +312,11 @@ class Crashing(Naive):
         super().__init__(target)
         self._left = 50
 
-    def cancel(self, symbol: str, options: Options) -> Said:
+    def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]:
         self._left -= 1
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().cancel(symbol, options)
+        return super().cancel(symbols, options)
 
 
 # --- careful -------------------------------------------------------------------
@@ -349,42 +457,93 @@ class Wire:
                 return body
 
 
+@dataclass
+class History:
+    """What the attempts and rounds of a call have come to so far."""
+
+    readings: set[Reading | None] = field(default_factory=set)
+    attempts: int = 0
+    ids: list[str] = field(default_factory=list)  # of a confirmed call's rounds
+
+    @property
+    def lost(self) -> bool:
+        return not self.readings.isdisjoint({"again", "odd"})
+
+
 class Careful:
     """The contract's table of attempts, written down as plainly as possible."""
+
+    most_symbols = 1
+    patience = 1.0
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._context = ssl.create_default_context(cafile=target.ca_file)
         self._idle: list[Wire] = []
 
-    def cancel(self, symbol: str, options: Options) -> Said:
-        started = time.monotonic()
-        deadline = started + options.timeout
-        readings: set[Reading | None] = set()
+    def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]:
+        return [self._cancel(symbol, options) for symbol in symbols]
+
+    def _cancel(self, symbol: str, options: Options) -> Said:
+        deadline = time.monotonic() + options.timeout
+        history = History()
+        while True:
+            verdict = self._round(symbol, options, deadline, history)
+            result = self._success(symbol, verdict, options, history)
+            if result is None:
+                return self._failure(verdict, history)
+            if not options.confirm or verdict.reading == "missing":
+                return Said(result=result, attempts=history.attempts)
+            history.ids = result["order_ids"]
+            is_late = time.monotonic() + 0.1 > deadline
+            if is_late or history.attempts >= RATE_CALLS:
+                return self._unproven(verdict, history)
+
+    def _round(
+        self, symbol: str, options: Options, deadline: float, history: History
+    ) -> Verdict:
+        """The attempts of one round; the last one's verdict."""
+        first_until = time.monotonic() + 0.4 * options.timeout
         for attempt in range(1, options.max_retries + 2):
-            until = started + 0.4 * options.timeout if attempt == 1 else deadline
+            until = min(first_until, deadline) if attempt == 1 else deadline
             verdict = self._attempt(symbol, until)
-            lost = not readings.isdisjoint({"again", "odd"})
-            if result := self._success(symbol, verdict, options, lost):
-                return Said(result=result, attempts=attempt)
-            readings.add(verdict.reading)
+            history.attempts += 1
             pause = self._pause(verdict, attempt)
-            if pause is None or time.monotonic() + pause + 0.1 > deadline:
+            if (
+                pause is None
+                or time.monotonic() + pause + 0.1 > deadline
+                or attempt > options.max_retries
+                or history.attempts >= RATE_CALLS
+            ):
                 break
-            if attempt <= options.max_retries:
-                time.sleep(pause)
-        return self._failure(verdict, readings, attempt)
+            history.readings.add(verdict.reading)
+            time.sleep(pause)
+        return verdict
 
     @staticmethod
     def _success(
-        symbol: str, verdict: Verdict, options: Options, lost: bool
+        symbol: str, verdict: Verdict, options: Options, history: History
     ) -> dict[str, Any] | None:
         result = verdict.result
-        if verdict.reading == "missing" and (options.missing_ok or lost):
+        may_be_missing = options.missing_ok or options.confirm or history.lost
+        if verdict.reading == "missing" and may_be_missing:
             result = {"symbol": symbol, "order_ids": []}
-        if result is not None and lost:
-            result["lost_reply"] = True
+        if result is not None:
+            result["order_ids"] = [*history.ids, *result["order_ids"]]
+            if history.lost:
+                result["lost_reply"] = True
         return result
+
+    @staticmethod
+    def _unproven(verdict: Verdict, history: History) -> Said:
+        """A round was carried out, and there is no time for the next."""
+        had_orders = bool(verdict.result and verdict.result["order_ids"])
+        return Said(
+            error="StillOpenError" if had_orders else "RequestTimeoutError",
+            outcome="unknown",
+            attempts=history.attempts,
+            order_ids=tuple(history.ids),
+        )
 
     @staticmethod
     def _pause(verdict: Verdict, attempt: int) -> float | None:
@@ -398,18 +557,18 @@ class Careful:
         return None
 
     @staticmethod
-    def _failure(
-        verdict: Verdict, readings: set[Reading | None], attempts: int
-    ) -> Said:
-        outcome = "not_sent" if readings == {None} else "rejected"
-        if not readings.isdisjoint({"again", "odd"}):
+    def _failure(verdict: Verdict, history: History) -> Said:
+        history.readings.add(verdict.reading)
+        outcome = "not_sent" if history.readings == {None} else "rejected"
+        if history.lost or (outcome == "not_sent" and history.ids):
             outcome = "unknown"
         return Said(
             error=verdict.error,
             outcome=outcome,
-            attempts=attempts,
+            attempts=history.attempts,
             code=verdict.code,
             status=verdict.status,
+            order_ids=tuple(history.ids),
         )
 
     def _attempt(self, symbol: str, until: float) -> Verdict:
@@ -497,6 +656,7 @@ def _is_promised(symbol: str, fields: dict[str, Any]) -> bool:
 
 FACES: dict[str, Callable[[Target], Face]] = {
     "espresso": Espresso,
+    "espresso-list": partial(Espresso, most_symbols=MANY),
     "naive": Naive,
     "careful": Careful,
     "crashing": Crashing,

@@ -75,13 +75,16 @@ class Scene:
     rng: random.Random
     orders: dict[str, tuple[str, ...]]
     owned: bool  # the client of this call belongs to one worker alone
+    quoting: float = 0.0  # how likely new orders appear after each cancel
     carried: bool = field(default=False, init=False)
 
     def cancel(self) -> tuple[str, ...]:
-        """Carry the request out; the second time nothing is open any more."""
+        """Carry the request out; only a bot that still quotes opens new orders."""
         ids = self.orders.get(self.symbol, ())
         self.orders[self.symbol] = ()
         self.carried = True
+        if self.quoting and self.rng.random() < self.quoting:
+            self.orders[self.symbol] = _new_orders(self.rng, self.rng.choice((1, 2)))
         return ids
 
     def cancel_perhaps(self) -> None:
@@ -92,8 +95,17 @@ class Scene:
 def place_orders(seed: int, symbol: str) -> tuple[str, ...]:
     """The orders that are open on a symbol before its call; one in ten has none."""
     rng = random.Random(f"{seed}/orders/{symbol}")
-    count = rng.choice((0, 1, 1, 2, 2, 2, 3, 3, 5, 8))
+    return _new_orders(rng, rng.choice((0, 1, 1, 2, 2, 2, 3, 3, 5, 8)))
+
+
+def _new_orders(rng: random.Random, count: int) -> tuple[str, ...]:
     return tuple(str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(count))
+
+
+def draw_quoting(seed: int, symbol: str) -> float:
+    """How likely new orders of a symbol appear after each cancel: mostly never."""
+    rng = random.Random(f"{seed}/quoting/{symbol}")
+    return rng.choices((0.0, 0.5, 1.0), (16, 3, 1))[0]
 
 
 # --- answers -----------------------------------------------------------------
@@ -186,7 +198,8 @@ def in_parts(rng: random.Random, reply: Reply) -> list[bytes]:
 
 def framed(rng: random.Random, reply: Reply) -> list[Step]:
     """The answer whole, in one TLS record, in several, or in several segments."""
-    parts = in_parts(rng, reply)
+    # Without an empty body: the answer is whole when its last bytes have left.
+    parts = [part for part in in_parts(rng, reply) if part]
     form = rng.random()
     if form < 0.6:
         return [b"".join(parts)]

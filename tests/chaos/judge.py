@@ -15,10 +15,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .records import CODES, STATUS_CLASSES, Claim, Note, Post, ServerLog
+from .records import (
+    CODES,
+    CONNECT_TIMEOUT,
+    RATE_CALLS,
+    RATE_WINDOW,
+    STATUS_CLASSES,
+    Claim,
+    Note,
+    Post,
+    ServerLog,
+)
 
 SLACK = 0.5
-"""Seconds that a call may last beyond its time-out on a busy machine."""
+"""Seconds that a call may last beyond its time-out on a busy machine; more for a
+client in whose process hundreds of calls wait for the same processor."""
 PROMPT = 0.02
 """An answer that the server gave within this many seconds must be believed..."""
 ROOM = 0.3
@@ -28,6 +39,8 @@ FIRST_ATTEMPT = 0.35
 (the contract gives 0.4 of it to the first attempt, and more to later ones)."""
 BLIND_SPREAD = 0.05
 """Seconds between an RST in the server's log and on the wire."""
+PACE_DOUBT = 0.5
+"""Seconds after which the server may see a request that has left the client."""
 LATE_ENTRY = 1.0
 """Seconds by which the server may see bytes of a call that is over."""
 
@@ -68,6 +81,12 @@ class Figures:
     persisted: int = 0
     unknowns: int = 0
     unfounded: int = 0  # unknown, but the log knows of no request
+    lists: int = 0  # calls of several symbols
+    confirmed: int = 0  # calls with confirm=True that were proven
+    still_open: int = 0
+    never_tried: int = 0  # symbols whose turn did not come in time
+    cancelled: int = 0  # tasks that were
+    at_once: int = 0  # most calls in flight
     worst_overrun: float = float("-inf")
 
 
@@ -85,7 +104,10 @@ class Verdict:
 class Evidence:
     """The server's log, indexed for questions about one call."""
 
-    def __init__(self, log: ServerLog) -> None:
+    def __init__(self, log: ServerLog, claims: Iterable[Claim] = ()) -> None:
+        self.presses: dict[str, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            self.presses[claim.press or claim.id].append(claim)
         self.posts: dict[str, list[Post]] = defaultdict(list)
         for post in log.posts:
             self.posts[post.id].append(post)
@@ -102,13 +124,40 @@ class Evidence:
     def may_lack_one(self, claim: Claim) -> bool:
         """Could a request of this call have been thrown away unread?"""
         first = bisect_left(self._blind, claim.started - BLIND_SPREAD)
-        end = claim.started + claim.elapsed + BLIND_SPREAD
+        end = claim.started + claim.lasted + BLIND_SPREAD
         return first < len(self._blind) and self._blind[first] <= end
 
+    def attempts_of_press(self, claim: Claim) -> int:
+        """Those of all symbols of the call."""
+        press = self.presses.get(claim.press or claim.id, [])
+        return sum(one.said.attempts or 0 for one in press)
 
-def uncertain(posts: Iterable[Post]) -> bool:
-    """Was one of these deliveries not turned down for certain?"""
-    return any(not post.certain for post in posts)
+
+def is_done(post: Post) -> bool:
+    return post.whole and post.reading == "done"
+
+
+def was_lost(claim: Claim, post: Post) -> bool:
+    """Can this attempt, not the last of its call, only have ended unknown?
+
+    It was not turned down for certain, and is no round of a confirmed call whose
+    answer the client has: then the claim holds its ids.
+    """
+    if post.certain:
+        return False
+    is_round = claim.options.confirm and is_done(post)
+    return not (is_round and set(post.ids) <= set(claimed_ids(claim)))
+
+
+def claimed_ids(claim: Claim) -> list[str]:
+    """Of the result, or of the rounds before an error; [] if that is no list."""
+    result = claim.said.result
+    ids = claim.said.order_ids if result is None else result.get("order_ids")
+    return list(ids) if isinstance(ids, list | tuple) else []
+
+
+def any_lost(claim: Claim, posts: Iterable[Post]) -> bool:
+    return any(was_lost(claim, post) for post in posts)
 
 
 # --- rules for every claim -------------------------------------------------------
@@ -119,25 +168,48 @@ Rule = Callable[[Claim, Sequence[Post], Evidence], Iterator[Violation]]
 def overrun(claim: Claim, posts: Sequence[Post], log: Evidence) -> Iterator[Violation]:
     """It never hangs: one time-out bounds the whole call."""
     over = claim.elapsed - claim.options.timeout
-    if over > SLACK:
+    slack = SLACK * claim.options.patience
+    if over > slack:
         yield Violation("overrun", claim.id, f"{over:.3f} s over its time-out")
+    cancel_after = claim.options.cancel_after
+    if claim.was_cancelled and cancel_after is None:
+        yield Violation("cancelled-unasked", claim.id, claim.said.message)
+    elif claim.was_cancelled and claim.elapsed - (cancel_after or 0) > slack:
+        text = f"ended {claim.elapsed:.3f} s after its start, not at {cancel_after}"
+        yield Violation("overrun", claim.id, text)
 
 
 def too_many_posts(
     claim: Claim, posts: Sequence[Post], log: Evidence
 ) -> Iterator[Violation]:
     """One attempt is one POST, and attempts is always the true number."""
-    most = 1 + claim.options.max_retries
-    attempts = claim.said.attempts
+    a_round = 1 + claim.options.max_retries
+    rounds = _rounds(claim, posts)
+    most = a_round * len(rounds)
+    attempts = None if claim.was_cancelled else claim.said.attempts
     if attempts is not None and len(posts) > attempts:
         text = f"{len(posts)} POSTs were seen, {attempts} attempts claimed"
         yield Violation("silent-resend", claim.id, text)
-    if len(posts) > most:
-        text = f"{len(posts)} POSTs with max_retries={most - 1}"
+    if (longest := max(map(len, rounds))) > a_round:
+        text = f"{longest} POSTs in a round with max_retries={a_round - 1}"
         yield Violation("too-many-posts", claim.id, text)
     if attempts is not None and attempts > most:
-        text = f"{attempts} attempts with max_retries={most - 1}"
+        text = f"{attempts} attempts, {len(rounds)} rounds, max_retries={a_round - 1}"
         yield Violation("too-many-attempts", claim.id, text)
+
+
+def _rounds(claim: Claim, posts: Sequence[Post]) -> list[list[Post]]:
+    """The deliveries by round; only a confirmed call has more than one.
+
+    Whether the client has seen the answer that ends a round is not asked: without
+    it there are fewer and longer ones, which keep the same limits.
+    """
+    rounds: list[list[Post]] = [[]]
+    for post in posts:
+        rounds[-1].append(post)
+        if claim.options.confirm and is_done(post):
+            rounds.append([])
+    return rounds
 
 
 # --- rules for a result ----------------------------------------------------------
@@ -155,20 +227,27 @@ def done_unanswered(
     elif last.reading == "missing" and not _may_read_missing_as_done(claim, posts, log):
         text = "a plain first 4200 was returned as success"
         yield Violation("missing-as-done", claim.id, text)
+    elif last.reading == "done" and claim.options.confirm:
+        text = "confirm=True, but the last answer does not say that nothing is open"
+        yield Violation("unconfirmed", claim.id, text)
 
 
 def _may_read_missing_as_done(
     claim: Claim, posts: Sequence[Post], log: Evidence
 ) -> bool:
-    return claim.options.missing_ok or _may_have_lost_a_reply(claim, posts, log)
+    asked = claim.options.missing_ok or claim.options.confirm
+    return asked or _may_have_lost_a_reply(claim, posts, log)
 
 
 def _may_have_lost_a_reply(claim: Claim, posts: Sequence[Post], log: Evidence) -> bool:
     """Can an attempt before the last one have ended unknown?"""
     if claim.options.max_retries == 0:
         return False
-    timed_out = claim.elapsed >= FIRST_ATTEMPT * claim.options.timeout
-    return uncertain(posts[:-1]) or timed_out or log.may_lack_one(claim)
+    timed_out = claim.lasted >= FIRST_ATTEMPT * claim.options.timeout
+    # Nobody can tell whether an answer without ids was counted as a round.
+    rounds = claim.options.confirm and any(is_done(p) and not p.ids for p in posts)
+    lost = any_lost(claim, posts[:-1]) or log.may_lack_one(claim)
+    return lost or timed_out or rounds
 
 
 def result_is_the_answer(
@@ -179,9 +258,29 @@ def result_is_the_answer(
     ids = result.get("order_ids")
     if str(result.get("symbol")).lower() != claim.id.lower():
         yield Violation("wrong-symbol", claim.id, f"named {result.get('symbol')!r}")
-    if not isinstance(ids, list) or (posts and tuple(ids) != posts[-1].ids):
-        answered = list(posts[-1].ids) if posts else None
-        text = f"claimed ids {ids!r}, the last answer held {answered!r}"
+    if not isinstance(ids, list):
+        yield Violation("wrong-ids", claim.id, f"claimed ids {ids!r}")
+    elif claim.options.confirm:
+        yield from rounds_are_the_answers(claim, posts, log)
+    elif posts and tuple(ids) != posts[-1].ids:
+        text = f"claimed ids {ids!r}, the last answer held {list(posts[-1].ids)!r}"
+        yield Violation("wrong-ids", claim.id, text)
+
+
+def rounds_are_the_answers(
+    claim: Claim, posts: Sequence[Post], log: Evidence
+) -> Iterator[Violation]:
+    """The ids are those of the rounds, in their order, each of them whole.
+
+    A round that is missing is a lost reply; `any_lost` then asks for its mark.
+    """
+    ids, place = tuple(claimed_ids(claim)), 0
+    for post in filter(is_done, posts):
+        if ids[place : place + len(post.ids)] == post.ids:
+            place += len(post.ids)
+    if place < len(ids):
+        answered = [list(post.ids) for post in posts if is_done(post)]
+        text = f"claimed ids {list(ids)}, the rounds were answered {answered}"
         yield Violation("wrong-ids", claim.id, text)
 
 
@@ -196,7 +295,7 @@ def lost_reply_rule(
     if "lost_reply" in result and not _may_have_lost_a_reply(claim, posts, log):
         text = "lost_reply, but no earlier attempt can have been unknown"
         yield Violation("lost-reply-unfounded", claim.id, text)
-    if "lost_reply" not in result and uncertain(posts[:-1]):
+    if "lost_reply" not in result and any_lost(claim, posts[:-1]):
         text = "no lost_reply, but an earlier POST was not turned down for certain"
         yield Violation("lost-reply-missing", claim.id, text)
 
@@ -209,16 +308,74 @@ def of_the_contract(
 ) -> Iterator[Violation]:
     """Every exception is one of the contract, with its attributes."""
     said = claim.said
-    known = said.outcome in {"not_sent", "rejected", "unknown"}
-    if not known or said.attempts is None or said.order_ids:
+    outcomes = {"not_sent", "rejected", "unknown"}
+    known = said.outcome in (outcomes | {"done"} if claim.was_cancelled else outcomes)
+    has_ids = bool(said.order_ids) and not claim.options.confirm
+    if not known or said.attempts is None or has_ids:
         text = f"{said.error}: {said.message} (ids {list(said.order_ids)})"
         yield Violation("foreign-exception", claim.id, text)
         return
+    if claim.options.confirm:
+        yield from rounds_are_the_answers(claim, posts, log)
     by_class = {"ConnectError": "not_sent", "ConnectionLostError": "unknown"}
+    by_class["StillOpenError"] = "unknown"
     wanted = by_class.get(said.error or "", said.outcome)
     if said.attempts == 1 and said.outcome != wanted:
         text = f"{said.error} with outcome {said.outcome} after one attempt"
         yield Violation("wrong-outcome", claim.id, text)
+
+
+def never_tried(
+    claim: Claim, posts: Sequence[Post], log: Evidence
+) -> Iterator[Violation]:
+    """Only a symbol of a long list may end without an attempt, and only as late."""
+    said = claim.said
+    if said.attempts != 0 or claim.was_cancelled:
+        return
+    if (said.error, said.outcome) != ("RequestTimeoutError", "not_sent"):
+        yield Violation("never-tried", claim.id, f"no attempt, but {said.error}")
+    elif log.attempts_of_press(claim) < RATE_CALLS:
+        text = f"no attempt, with {log.attempts_of_press(claim)} in the whole call"
+        yield Violation("never-tried", claim.id, text)
+
+
+def still_open(
+    claim: Claim, posts: Sequence[Post], log: Evidence
+) -> Iterator[Violation]:
+    """`StillOpenError` if, and only if, the last answer was a 200 with ids and the
+    time was over, or no POST was left of those that a call may make in it."""
+    said = claim.said
+    ended_with_orders = bool(posts) and is_done(posts[-1]) and bool(posts[-1].ids)
+    left = claim.options.timeout - claim.lasted
+    # The contract: an attempt needs twice the client's last connect time.
+    least = 2 * CONNECT_TIMEOUT * claim.options.patience + PROMPT
+    crowded = log.attempts_of_press(claim) >= RATE_CALLS
+    if said.error == "StillOpenError":
+        if not claim.options.confirm or not ended_with_orders:
+            worth = _worth(posts[-1]) if posts else "no POST"
+            text = f"StillOpenError, but the last word was: {worth}"
+            yield Violation("still-open-unfounded", claim.id, text)
+        elif left > least and not crowded:
+            text = f"StillOpenError with {left:.3f} s left"
+            yield Violation("still-open-early", claim.id, text)
+    elif (
+        claim.options.confirm
+        and not claim.was_cancelled
+        and ended_with_orders
+        and said.attempts == len(posts)
+        and not was_lost(claim, posts[-1])
+    ):
+        text = f"{said.error}, but the last attempt cancelled orders"
+        yield Violation("still-open-missed", claim.id, text)
+
+
+def done_when_cancelled(
+    claim: Claim, posts: Sequence[Post], log: Evidence
+) -> Iterator[Violation]:
+    """The note on a CancelledError may say that the request was carried out."""
+    answered = any(p.whole and p.reading in {"done", "missing"} for p in posts)
+    if claim.said.outcome == "done" and not answered:
+        yield Violation("done-unanswered", claim.id, "the note says it was done")
 
 
 def not_sent_but_sent(
@@ -239,7 +396,7 @@ def rejected_but_open(
     if not posts:
         text = "claimed rejected, but no POST was seen"
         yield Violation("rejected-unanswered", claim.id, text)
-    if (open_post := next((p for p in posts if not p.certain), None)) is not None:
+    if (open_post := next((p for p in posts if was_lost(claim, p)), None)) is not None:
         text = f"claimed rejected, but one POST ended in: {_worth(open_post)}"
         yield Violation("rejected-but-open", claim.id, text)
 
@@ -266,12 +423,12 @@ def foreign_answer(
 def missing_raised(
     claim: Claim, posts: Sequence[Post], log: Evidence
 ) -> Iterator[Violation]:
-    """4200 is a success with missing_ok and after an unknown attempt."""
+    """4200 is a success with missing_ok, confirm and after an unknown attempt."""
     if claim.said.code != 4200:
         return
-    if claim.options.missing_ok:
+    if claim.options.missing_ok or claim.options.confirm:
         yield Violation("missing-raised", claim.id, "4200 in spite of missing_ok")
-    if uncertain(posts[:-1]):
+    if any_lost(claim, posts[:-1]):
         text = "4200 was raised although an earlier POST may have done it"
         yield Violation("lost-reply-ignored", claim.id, text)
 
@@ -284,6 +441,9 @@ RESULT_RULES: tuple[Rule, ...] = (
 )
 ERROR_RULES: tuple[Rule, ...] = (
     of_the_contract,
+    never_tried,
+    still_open,
+    done_when_cancelled,
     not_sent_but_sent,
     rejected_but_open,
     foreign_answer,
@@ -313,9 +473,10 @@ def judge(
 
     ``died`` says how the client's process ended if that was not in order.
     """
-    evidence = Evidence(log)
+    evidence = Evidence(log, claims)
     violations = [found for claim in claims for found in check(claim, evidence)]
     violations += _lost_calls(claims, evidence, calls, died)
+    violations += _too_fast(evidence)
     violations += _odd_requests(claims, evidence)
     figures = count(claims, evidence)
     violations += timid(figures)
@@ -334,6 +495,17 @@ def _lost_calls(
     known = {claim.id for claim in claims}
     for symbol in log.posts.keys() - known:
         yield Violation("never-ended", symbol, "delivered, but the call never ended")
+
+
+def _too_fast(log: Evidence) -> Iterator[Violation]:
+    """At most 10 POSTs of one call start within 2 s, whatever their symbols."""
+    for first, claims in log.presses.items():
+        times = sorted(post.t for claim in claims for post in log.of(claim.id))
+        for early, late in zip(times, times[RATE_CALLS:], strict=False):
+            if late - early < RATE_WINDOW - PACE_DOUBT:
+                text = f"{RATE_CALLS + 1} POSTs of one call in {late - early:.3f} s"
+                yield Violation("too-fast", first, text)
+                break
 
 
 def _odd_requests(claims: Sequence[Claim], log: Evidence) -> Iterator[Violation]:
@@ -368,7 +540,21 @@ def count(claims: Sequence[Claim], log: Evidence) -> Figures:
     )
     for claim in claims:
         _count_claim(figures, claim, log)
+    figures.lists = sum(len(press) > 1 for press in log.presses.values())
+    figures.at_once = _most_at_once(press[0] for press in log.presses.values())
     return figures
+
+
+def _most_at_once(calls: Iterable[Claim]) -> int:
+    """How many of these calls were in flight at the same time, at most."""
+    moments = []
+    for call in calls:
+        moments += [(call.started, 1), (call.started + call.elapsed, -1)]
+    most = now = 0
+    for _, change in sorted(moments):
+        now += change
+        most = max(most, now)
+    return most
 
 
 def _count_claim(figures: Figures, claim: Claim, log: Evidence) -> None:
@@ -379,17 +565,22 @@ def _count_claim(figures: Figures, claim: Claim, log: Evidence) -> None:
     figures.outcomes["done" if done else said.outcome or "none"] += 1
     if done:
         figures.lost_replies += "lost_reply" in (said.result or {})
+        figures.confirmed += claim.options.confirm
     else:
         figures.errors[said.error or "?"] += 1
+        figures.still_open += said.error == "StillOpenError"
+        figures.never_tried += said.attempts == 0 and not claim.was_cancelled
+        figures.cancelled += claim.was_cancelled
     if said.outcome == "unknown":
         figures.unknowns += 1
         figures.unfounded += not posts and not log.may_lack_one(claim)
     for post in posts:
         if _must_be_believed(claim, post):
             figures.prompt[post.fault] += 1
-            if post is posts[-1] and _is_believed(claim, post):
+            if _is_believed(claim, post, is_last=post is posts[-1]):
                 figures.believed[post.fault] += 1
-    if had_a_chance := _had_a_chance(claim, posts):
+    crowded = log.attempts_of_press(claim) >= RATE_CALLS
+    if had_a_chance := not crowded and _had_a_chance(claim, posts):
         figures.chances += had_a_chance
         figures.persisted += len(posts) > 1 or (said.attempts or 0) > 1
 
@@ -398,7 +589,8 @@ def _must_be_believed(claim: Claim, post: Post) -> bool:
     """A final answer, given at once, whole, and long before the deadline."""
     deadline = claim.started + claim.options.timeout
     return (
-        post.whole
+        not claim.was_cancelled
+        and post.whole
         and post.reading in {"done", "missing", "refused", "odd"}
         and post.end != "rst"
         and post.t_whole - post.t < PROMPT
@@ -407,8 +599,12 @@ def _must_be_believed(claim: Claim, post: Post) -> bool:
     )
 
 
-def _is_believed(claim: Claim, post: Post) -> bool:
+def _is_believed(claim: Claim, post: Post, *, is_last: bool) -> bool:
     said = claim.said
+    if claim.options.confirm and post.reading == "done":
+        return not was_lost(claim, post)
+    if not is_last:
+        return False
     if post.reading == "done" or (post.reading == "missing" and said.result):
         return said.result is not None
     wanted = _class_of(post)
@@ -433,6 +629,8 @@ def _class_of(post: Post) -> str:
 def _had_a_chance(claim: Claim, posts: Sequence[Post]) -> bool:
     """The first attempt ended at once in what the contract tries again."""
     if not posts or claim.options.max_retries == 0 or claim.options.timeout < 0.6:
+        return False
+    if claim.was_cancelled:
         return False
     first = posts[0]
     prompt = first.t - claim.started < PROMPT

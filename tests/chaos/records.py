@@ -52,6 +52,13 @@ Written down a second time on purpose: the judge must not read the table of the
 client that it judges.
 """
 
+CONNECT_TIMEOUT = 0.25
+"""Seconds; calls last 0.3 to 1.0 s, a hanging handshake must leave time for more."""
+
+RATE_CALLS = 10
+RATE_WINDOW = 2.0
+"""The exchange takes so many calls within so many seconds."""
+
 REFUSED_STATUSES = frozenset({401, 403, 404, 405, 413, 415, 431})
 STATUS_CLASSES = {
     401: "AuthenticationError",
@@ -101,6 +108,10 @@ class Post:
         return self.whole and self.reading in CERTAIN
 
 
+CANCELLED = "CancelledError"
+"""What a cancelled task says; its outcome may be "done", too."""
+
+
 Flag = Literal["", "blind", "malformed", "orphan"]
 """What a note means to the judge.
 
@@ -132,6 +143,11 @@ class Options:
     timeout: float
     max_retries: int
     missing_ok: bool
+    confirm: bool = False
+    cancel_after: float | None = None
+    """Seconds after which the task of the call is cancelled; None: it is not."""
+    patience: float = 1.0
+    """How many times longer than other clients' this one's time-outs are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +162,12 @@ class Said:
     code: int | None = None
     status: int | None = None
     order_ids: tuple[str, ...] = ()
+    ended: float | None = None  # when its last attempt was over, if that is known
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a client said, and under which circumstances."""
+    """What a client said of one symbol, and under which circumstances."""
 
     id: str
     options: Options
@@ -158,6 +175,17 @@ class Claim:
     elapsed: float
     said: Said
     worker: int = 0
+    press: str = ""  # the first symbol of the call; "": this one, and it is alone
+
+    @property
+    def lasted(self) -> float:
+        """Seconds from the call's start to the end of this symbol's part of it."""
+        ended = self.said.ended
+        return self.elapsed if ended is None else ended - self.started
+
+    @property
+    def was_cancelled(self) -> bool:
+        return self.said.error == CANCELLED
 
 
 @dataclass

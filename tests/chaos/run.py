@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import trustme
 
+from .async_clients import ASYNC_FACES
 from .faults import all_names
 from .judge import Figures, Verdict, judge
 from .records import Claim, Note, Post, ServerLog, read_claims, read_log
@@ -21,6 +22,14 @@ from .records import Claim, Note, Post, ServerLog, read_claims, read_log
 ROOT = Path(__file__).parents[2]
 STALL = 20.0
 """Seconds without one finished call after which the client's process is stuck."""
+THREADS = 48
+WORKERS = {
+    "careful": 24,
+    "espresso-list": 16,
+    "espresso-async": 200,
+    "espresso-async-list": 24,
+}
+"""Who calls at once; a list puts some five requests in flight."""
 FOREIGN_VARIABLES = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -35,13 +44,25 @@ FOREIGN_VARIABLES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run; `only` names the faults to draw from, all of them if empty."""
+    """What to run; `only` names the faults to draw from, all of them if empty.
+
+    `calls` counts the symbols, `workers` those who call at once: threads, or tasks
+    of an asynchronous face; 0: as WORKERS has it.
+    """
 
     client: str = "espresso"
     seed: int = 1
     calls: int = 1000
-    threads: int = 48
+    workers: int = 0
     only: frozenset[str] = frozenset()
+
+    @property
+    def callers(self) -> str:
+        return "tasks" if self.client in ASYNC_FACES else "threads"
+
+    @property
+    def count(self) -> int:
+        return self.workers or WORKERS.get(self.client, THREADS)
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,7 @@ def _drive(plan: Plan, folder: Path, port: int, control: int) -> str:
         f"--claims={claims}",
         f"--seed={plan.seed}",
         f"--calls={plan.calls}",
-        f"--threads={plan.threads}",
+        f"--workers={plan.count}",
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -211,17 +232,20 @@ def report(run: Run) -> str:
 
 def _headline(run: Run) -> str:
     plan = run.plan
-    return f"chaos: {plan.client}, seed {plan.seed}, {plan.threads} threads"
+    return f"chaos: {plan.client}, seed {plan.seed}, {plan.count} {plan.callers}"
 
 
 def _figures(figures: Figures, seconds: float) -> list[str]:
     rows = {
-        "calls": f"{figures.calls} in {seconds:.1f} s",
+        "calls": f"{figures.calls} in {seconds:.1f} s, {figures.at_once} at once; "
+        f"{figures.lists} of several symbols, {figures.never_tried} symbols not tried",
         "POSTs": f"{figures.posts}, {figures.on_used_connections} of them on a "
         f"used connection; {figures.delivered_again} calls took several",
         "outcomes": _listing(figures.outcomes),
         "errors": _listing(figures.errors),
         "lost replies": f"{figures.lost_replies} named",
+        "confirm": f"{figures.confirmed} proven, {figures.still_open} still open",
+        "cancelled": f"{figures.cancelled} on their way",
         "believed": f"{figures.believed.total()} of {figures.prompt.total()} "
         "prompt final answers",
         "tried again": f"{figures.persisted} of {figures.chances} lost at once",
@@ -255,7 +279,8 @@ def _claim_line(claim: Claim) -> str:
     return (
         f"  claimed by worker {claim.worker} after {claim.elapsed:.3f} s "
         f"(timeout={options.timeout}, max_retries={options.max_retries}, "
-        f"missing_ok={options.missing_ok}): {str(what)[:TELL]}"
+        f"missing_ok={options.missing_ok}, confirm={options.confirm}, "
+        f"cancel_after={options.cancel_after}): {str(what)[:TELL]}"
     )
 
 

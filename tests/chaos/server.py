@@ -114,7 +114,13 @@ class Server:
             self.orders[symbol] = faults.place_orders(self.seed, symbol)
         self.deliveries[symbol] += 1
         rng = random.Random(f"{self.seed}/{symbol}/{self.deliveries[symbol]}")
-        return Scene(symbol, rng, self.orders, owned=bool(worker_of(symbol)))
+        return Scene(
+            symbol,
+            rng,
+            self.orders,
+            owned=bool(worker_of(symbol)),
+            quoting=faults.draw_quoting(self.seed, symbol),
+        )
 
     async def control(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -98,7 +98,7 @@ fix: $(READY) ## format all code, repair what ruff can repair
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: build ## measure against a C loop, pycurl, requests, httpx (CHECK=1: fail on a bar)
+bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar)
 	@scripts/bootstrap bench
 	@scripts/venv .venv-bench benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks $(if $(CHECK),--check)

@@ -18,6 +18,7 @@ from benchmarks import warm
 from benchmarks.cli import CommandLine
 from benchmarks.cold import Cold
 from benchmarks.server import nginx
+from benchmarks.together import Together
 
 RESULTS = Path(__file__).with_name("results.json")
 PEERS_PYTHON = ".venv-bench/bin/python"
@@ -59,9 +60,13 @@ def main() -> int:
             typed = CommandLine(server, folder, sys.executable, clean)
             typed.measure(options.processes)
             typed_lines, typed_figures, typed_bars = typed.report()
+    together = Together(sys.executable, clean)
+    together.measure()
+    together_lines, together_figures, together_bars = together.report()
     warm_lines, warm_figures, warm_bars = warm.report(found)
-    bars = [*warm_bars, *cold_bars, *typed_bars]
-    print("\n".join([*warm_lines, "", *cold_lines, "", *typed_lines, "", "bars"]))
+    bars = [*warm_bars, *cold_bars, *typed_bars, *together_bars]
+    tables = (warm_lines, cold_lines, typed_lines, together_lines)
+    print("\n".join(line for table in tables for line in (*table, "")) + "bars")
     print("\n".join(bar.text() for bar in bars))
     machine = {
         "python": platform.python_version(),
@@ -75,6 +80,7 @@ def main() -> int:
             "warm": warm_figures,
             "cold": cold_figures,
             "command_line": typed_figures,
+            "together": together_figures,
             "bars": [dataclasses.asdict(bar) | {"held": bar.held} for bar in bars],
         }
     )

@@ -22,6 +22,8 @@ REPLY = (
     '{"symbol":"ADAUSDM","order_ids":["550e8400-e29b-41d4-a716-446655440000",'
     '"6ba7b810-9dad-41d1-80b4-00c04fd430c8"]}'
 )
+LISTS = "/lists"
+LISTS_REPLY = REPLY.replace('"symbol":"ADAUSDM",', "")  # fits every symbol
 NOTHING_OPEN = "/nothing-open"
 NOTHING_REPLY = '{"error":"Order not found","code":4200}'
 # master_process off: one process, no workers, so its own pid ends all of it.
@@ -46,6 +48,7 @@ http {{
         ssl_certificate_key {prefix}/key.pem;
         default_type application/json;
         location / {{ return 200 '{reply}'; }}
+        location {lists}/ {{ return 200 '{lists_reply}'; }}
         location {nothing_open}/ {{ return 400 '{nothing_reply}'; }}
     }}
 }}
@@ -87,6 +90,8 @@ def write_prefix(prefix: Path, port: int) -> None:
         prefix=prefix,
         port=port,
         reply=REPLY,
+        lists=LISTS,
+        lists_reply=LISTS_REPLY,
         nothing_open=NOTHING_OPEN,
         nothing_reply=NOTHING_REPLY,
     )

@@ -17,8 +17,13 @@ YARDSTICK = "cloop"
 LIMIT = 1.25  # times the CPU of the C loop
 WORKER = Path(__file__).with_name("worker.py")
 CLOOP = Path(__file__).with_name("cloop.c")
+ASYNC_LIMIT = 2.5  # the same, on an event loop
+AIOHTTP_LIMIT = 0.6  # times the CPU of aiohttp on the same loop
+LOOPS = ["asyncio", "uvloop"]
 PEERS = [("pycurl", 250), ("requests", 25), ("httpx", 25)]  # calls in a round
+ASYNC_PEERS = [("aiohttp", 100), ("httpx", 25)]
 CALLS = 250  # in a round, of the C loop and of espresso
+SYMBOLS = [1, 3, 10]  # of the lists
 
 
 @dataclass
@@ -50,10 +55,21 @@ def clients(server: Server, folder: Path, ours: str, theirs: str) -> list[Client
     worker = [str(WORKER)]
     found = [
         Client(YARDSTICK, cloop, CALLS),
-        Client("espresso", [ours, *worker, "espresso", url, ca_file], CALLS),
     ]
+
+    def add(python: str, name: str, calls: int) -> None:
+        found.append(Client(name, [python, *worker, name, url, ca_file], calls))
+
+    add(ours, "espresso", CALLS)
     for name, calls in PEERS:
-        found.append(Client(name, [theirs, *worker, name, url, ca_file], calls))
+        add(theirs, name, calls)
+    for loop in LOOPS:
+        add(ours, f"espresso/{loop}", CALLS)
+        for name, calls in ASYNC_PEERS:
+            add(theirs, f"{name}/{loop}", calls)
+    for face in ("espresso", "espresso/asyncio"):
+        for symbols in SYMBOLS:
+            add(ours, f"{face}:{symbols}", CALLS // symbols)
     return found
 
 
@@ -114,7 +130,8 @@ def report(found: list[Client]) -> tuple[list[str], dict[str, object], list[Bar]
     base = next(client for client in found if client.name == YARDSTICK)
     lines = [
         "warm call: median [quartiles] over interleaved rounds",
-        f"  {'client':10}{'CPU, µs a call':>24}{'x C loop':>20}"
+        "  (NAME/LOOP: on that event loop; NAME:N: a list of N symbols, CPU of each)",
+        f"  {'client':20}{'CPU, µs a call':>24}{'x C loop':>20}"
         f"{'p50, µs':>24}{'x C loop':>20}",
     ]
     figures: dict[str, object] = {}
@@ -124,7 +141,7 @@ def report(found: list[Client]) -> tuple[list[str], dict[str, object], list[Bar]
         cpu_ratio = ratio(client.cpu, base.cpu)
         latency_ratio = ratio(client.latency, base.latency)
         lines.append(
-            f"  {client.name:10}{cpu.text(1e6, 1):>24}{cpu_ratio.text(1, 2):>20}"
+            f"  {client.name:20}{cpu.text(1e6, 1):>24}{cpu_ratio.text(1, 2):>20}"
             f"{latency.text(1e6, 1):>24}{latency_ratio.text(1, 2):>20}"
         )
         figures[client.name] = {
@@ -136,4 +153,18 @@ def report(found: list[Client]) -> tuple[list[str], dict[str, object], list[Bar]
         if client.name == "espresso":
             name = "CPU of a warm call / the C loop's"
             bars.append(Bar(name, cpu_ratio.median, LIMIT, "x"))
-    return lines, figures, bars
+    return lines, figures, [*bars, *async_bars(found)]
+
+
+def async_bars(found: list[Client]) -> list[Bar]:
+    cpu = {client.name: client.cpu for client in found}
+    bars = []
+    for loop in LOOPS:
+        ours = cpu[f"espresso/{loop}"]
+        for name, base, limit in (
+            ("the C loop's", cpu[YARDSTICK], ASYNC_LIMIT),
+            ("aiohttp's", cpu[f"aiohttp/{loop}"], AIOHTTP_LIMIT),
+        ):
+            title = f"CPU of a warm call on {loop} / {name}"
+            bars.append(Bar(title, ratio(ours, base).median, limit, "x"))
+    return bars

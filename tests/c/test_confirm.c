@@ -200,8 +200,10 @@ run(const struct scenario *row, void (*press)(struct world *))
     world_open(&world, steps, count);
     world.cancel.confirm = true;
     world.cancel.max_retries = row->max_retries;
-    if (row->timeout_ms > 0)
+    if (row->timeout_ms > 0) {
         world.cancel.timeout_ms = row->timeout_ms;
+        world.cancel.attempt_timeout_ms = row->timeout_ms;
+    }
     press(&world);
     check(row, &world);
     world_close(&world);
@@ -259,7 +261,8 @@ test_no_answer_in_the_last_round(void **state)
     (void)state;
     world_open(&world, steps, COUNT_OF(steps));
     world.cancel.confirm = true;
-    world.cancel.timeout_ms = 300;
+    world.cancel.timeout_ms = 1000;
+    world.cancel.attempt_timeout_ms = 900;
     world_press(&world);
     assert_int_equal(world.outcome.kind, ESP_TIMEOUT);
     assert_int_equal(world.outcome.sent, ESP_UNKNOWN);
@@ -345,13 +348,14 @@ test_stop_after_a_round(void **state)
 static void
 test_slow_hook(void **state)
 {
-    struct hooked hooked = {.pause_ms = 250};
+    struct hooked hooked = {.pause_ms = 950};
     struct world world;
 
     (void)state;
     world_open(&world, NULL, 0);
     world.cancel.confirm = true;
-    world.cancel.timeout_ms = 300;
+    world.cancel.timeout_ms = 1000;
+    world.cancel.attempt_timeout_ms = 900;
     world.cancel.hooks =
         (struct esp_hooks){.on_attempt = on_attempt, .user = &hooked};
     world_press(&world);

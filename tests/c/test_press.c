@@ -148,12 +148,12 @@ test_pace(void **state)
         {ACT_HANG, NULL, NULL}, {ACT_HANG, NULL, NULL}, {ACT_HANG, NULL, NULL},
         {ACT_HANG, NULL, NULL}};
     static struct paced rows[] = {
-        {"one", 1, ACT_ECHO, 0, 1500, .press = NULL},
-        {"ten", 10, ACT_ECHO, 0, 1500, .press = NULL},
-        {"eleven", 11, ACT_ECHO, 2000, 3500, .press = NULL},
-        {"twenty-five", 25, ACT_ECHO, 4000, 5500, .press = NULL},
+        {"one", 1, ACT_ECHO, 0, 5000, .press = NULL},
+        {"ten", 10, ACT_ECHO, 0, 5000, .press = NULL},
+        {"eleven", 11, ACT_ECHO, 2000, 7000, .press = NULL},
+        {"twenty-five", 25, ACT_ECHO, 4000, 9000, .press = NULL},
         /* a request without an answer has come within a second */
-        {"no answers", 20, ACT_HANG, 3000, 4500, .press = NULL},
+        {"no answers", 20, ACT_HANG, 3000, 8000, .press = NULL},
     };
     size_t i;
 
@@ -299,6 +299,7 @@ test_rest(void **state)
     (void)state;
     world_open(&world, NULL, 0);
     world.cancel.timeout_ms = 1900; /* less than the window */
+    world.cancel.attempt_timeout_ms = 1800;
     world.cancel.max_retries = 4;
     press = press_list(&world, COUNT);
     assert_non_null(press);
@@ -329,6 +330,7 @@ test_retry_without_a_slot(void **state)
     world_open(&world, NULL, 0);
     script_all(&world, 1, locked);
     world.cancel.timeout_ms = 1900;
+    world.cancel.attempt_timeout_ms = 1800;
     world.cancel.max_retries = 4;
     press = press_list(&world, ESP_RATE_CALLS);
     assert_non_null(press);
@@ -355,7 +357,7 @@ test_short_time(void **state)
     (void)state;
     world_open(&world, NULL, 0);
     script_all(&world, 3, hang);
-    world.cancel.timeout_ms = 60; /* less than an attempt needs */
+    world.cancel.timeout_ms = 95; /* less than an attempt needs */
     press = press_list(&world, 3);
     assert_non_null(press);
     for (i = 0; i < 3; i++) {
@@ -581,7 +583,7 @@ test_fork_in_a_hook(void **state)
         world_open_with(&world, NULL, 0, i == 0 ? hopeless : plain);
         script_all(&world, 1, hang);
         hook(&world, &hooked);
-        world.cancel.attempt_timeout_ms = 300;
+        world.cancel.attempt_timeout_ms = 1000;
         press = press_list(&world, 3);
         assert_non_null(press);
         if (hooked.child == 0)
@@ -794,7 +796,8 @@ test_most_symbols(void **state)
     for (i = 0; i < COUNT_OF(list); i++)
         list[i] = i < MANY ? symbols[i] : SYMBOL;
     world_open(&world, NULL, 0);
-    world.cancel.timeout_ms = 1500;
+    world.cancel.timeout_ms = 1900;
+    world.cancel.attempt_timeout_ms = 1800;
     press = esp_cancel_list(world.pool, &world.cancel, list, COUNT_OF(list),
                             &world.outcome);
     assert_non_null(press);

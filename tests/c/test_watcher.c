@@ -338,8 +338,11 @@ test_mixed_list(void **state)
         server_script(scene.world.server, symbols[0], hang, 1);
         server_script(scene.world.server, symbols[1], broken, 1);
         server_script(scene.world.server, symbols[2], nothing, 1);
-        scene.world.cancel.attempt_timeout_ms = 200;
         start(&scene, SYMBOLS);
+        while (scene.pressed.press->running > 1 ||
+               !server_has_requests(scene.world.server, SYMBOLS))
+            loop_turn(&scene.loop, 1);
+        scene.pressed.press->calls[0]->turn_at = 0; /* its time is over */
         run(&scene);
         assert_int_equal(outcome_of(&scene, 0)->kind, ESP_TIMEOUT);
         assert_int_equal(outcome_of(&scene, 1)->kind, ESP_TRANSPORT);
@@ -362,8 +365,7 @@ test_many_presses(void **state)
 
     (void)state;
     scene_open(&scene);
-    server_script(scene.world.server, symbols[1], hang, 1);
-    scene.world.cancel.attempt_timeout_ms = 300;
+    server_script(scene.world.server, symbols[1], broken, 1);
     for (i = 0; i < PRESSES; i++)
         loop_press(&scene.loop, &scene.world.cancel, symbols, 2, &pressed[i]);
     assert_non_null(esp_watcher_first(scene.loop.watcher));

@@ -553,28 +553,29 @@ test_silent_resolver(void **state)
 struct mute {
     int listener;
     int fillers[4];
-    char url[64];
 };
 
-static void
-mute_open(struct mute *mute)
+/* On ::1 and the port that an IPv4 server has.  False: there is no IPv6. */
+static bool
+mute_open(struct mute *mute, int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6,
+                                   .sin6_port = htons((uint16_t)port),
+                                   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    const struct sockaddr *any = (const struct sockaddr *)&address;
     size_t i;
 
-    mute->listener = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(
-        bind(mute->listener, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(mute->listener, 0), 0);
-    getsockname(mute->listener, (struct sockaddr *)&address, &size);
-    for (i = 0; i < COUNT_OF(mute->fillers); i++) {
-        mute->fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        connect(mute->fillers[i], (struct sockaddr *)&address, sizeof address);
+    mute->listener = socket(AF_INET6, SOCK_STREAM, 0);
+    if (mute->listener < 0 || bind(mute->listener, any, sizeof address) != 0) {
+        close(mute->listener);
+        return false;
     }
-    snprintf(mute->url, sizeof mute->url, "http://127.0.0.1:%d",
-             ntohs(address.sin_port));
+    assert_int_equal(listen(mute->listener, 0), 0);
+    for (i = 0; i < COUNT_OF(mute->fillers); i++) {
+        mute->fillers[i] = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(mute->fillers[i], any, sizeof address);
+    }
+    return true;
 }
 
 static void
@@ -587,29 +588,47 @@ mute_close(struct mute *mute)
     close(mute->listener);
 }
 
+/* A scene whose server is `url` with its port; false: skip the test. */
+static bool
+scene_open_mute(struct scene *scene, struct mute *mute, const char *url)
+{
+    struct esp_settings settings = {.user_agent = "espresso-test"};
+    char full[64];
+
+    world_open(&scene->world, NULL, 0);
+    if (!mute_open(mute, server_port(scene->world.server))) {
+        world_close(&scene->world);
+        return false;
+    }
+    esp_pool_release(scene->world.pool);
+    snprintf(full, sizeof full, "%s:%d", url,
+             server_port(scene->world.server));
+    settings.base_url = full;
+    scene->world.pool = esp_pool_new(scene->world.group, &settings, NULL);
+    assert_non_null(scene->world.pool);
+    loop_open(&scene->loop, scene->world.pool);
+    checked = &scene->loop;
+    return true;
+}
+
 /* Connects that come to nothing: libcurl may close their sockets itself, and
  * more of them than a lane may have open at once change nothing. */
 static void
 test_connects_that_hang(void **state)
 {
     enum { ATTEMPTS = ESP_SOCKETS_MAX + 2 };
-    struct esp_settings settings = {.user_agent = "espresso-test"};
     struct scene scene;
     struct mute mute;
+    size_t i;
 
     (void)state;
-    mute_open(&mute);
-    settings.base_url = mute.url;
-    world_open_with(&scene.world, NULL, 0, settings);
-    loop_open(&scene.loop, scene.world.pool);
-    checked = &scene.loop;
+    if (!scene_open_mute(&scene, &mute, "http://[::1]"))
+        skip();
     scene.world.cancel.timeout_ms = ESP_TIMEOUT_MAX_MS;
     scene.world.cancel.connect_timeout_ms = 30;
     scene.world.cancel.max_retries = ATTEMPTS - 1;
     start(&scene, 2);
     while (!esp_press_is_done(scene.pressed.press)) {
-        size_t i;
-
         for (i = 0; i < 2; i++) { /* no back-off */
             if (scene.pressed.press->calls[i]->state == CALL_WAITING)
                 scene.pressed.press->calls[i]->turn_at = 0;
@@ -617,12 +636,33 @@ test_connects_that_hang(void **state)
         loop_turn(&scene.loop, 10);
     }
     run(&scene);
-    assert_int_equal(outcome_of(&scene, 0)->kind, ESP_TIMEOUT);
-    assert_int_equal(outcome_of(&scene, 0)->attempts, ATTEMPTS);
-    assert_int_equal(outcome_of(&scene, 1)->kind, ESP_TIMEOUT);
-    assert_int_equal(outcome_of(&scene, 1)->call_sent, ESP_NOT_SENT);
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(outcome_of(&scene, i)->kind, ESP_TIMEOUT);
+        assert_int_equal(outcome_of(&scene, i)->attempts, ATTEMPTS);
+        assert_int_equal(outcome_of(&scene, i)->call_sent, ESP_NOT_SENT);
+    }
     assert_int_equal(loop_watches(&scene.loop), 0);
     loop_free(&scene.loop, &scene.pressed);
+    scene_close(&scene);
+    mute_close(&mute);
+}
+
+/* Two addresses, of which the first does not answer: the second one serves,
+ * and nothing of the first stays. */
+static void
+test_second_address(void **state)
+{
+    struct scene scene;
+    struct mute mute;
+
+    (void)state;
+    if (!scene_open_mute(&scene, &mute, "http://localhost"))
+        skip();
+    press_ok(&scene, 2);
+    assert_int_equal(loop_watches(&scene.loop), 2);
+    assert_int_equal(scene.world.pool->idle->socket_count, 1);
+    press_ok(&scene, 2);
+    assert_int_equal(server_connections(scene.world.server), 2);
     scene_close(&scene);
     mute_close(&mute);
 }
@@ -913,6 +953,7 @@ main(void)
         A_TEST(test_name_lookup),
         A_TEST(test_silent_resolver),
         A_TEST(test_connects_that_hang),
+        A_TEST(test_second_address),
         A_TEST(test_high_numbers),
         A_TEST(test_end_from_another_thread),
         A_TEST(test_close_while_idle),

@@ -112,12 +112,20 @@ static const char *const notes[] = {
     [ESP_DONE] = "espresso: the request for %s was carried out",
 };
 
+/* A confirmed call that cancelled something and was then refused. */
+static const char *const note_of_rounds =
+    "espresso: the request for %s was carried out; one that followed it was "
+    "refused";
+
 /* A note is made while no exception is set. */
 PyObject *
 errors_note(const struct esp_outcome *outcome, const char *symbol)
 {
-    return PyUnicode_FromFormat(notes[outcome->call_sent],
-                                symbol != NULL ? symbol : "a warm-up");
+    const char *note = notes[outcome->call_sent];
+
+    if (outcome->call_sent == ESP_REJECTED && outcome->round_count > 0)
+        note = note_of_rounds;
+    return PyUnicode_FromFormat(note, symbol != NULL ? symbol : "a warm-up");
 }
 
 void

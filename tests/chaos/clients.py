@@ -105,6 +105,7 @@ class Witness:
         self._most = most_symbols
         # By symbol, which is of one call: attempts, and when the last one ended.
         self._seen: dict[str, tuple[int, float]] = {}
+        self._slowest = 0.0
         self.client: Any = getattr(espresso, kind)(
             KEY,
             base_url=target.url,
@@ -117,6 +118,7 @@ class Witness:
 
     def _note_attempt(self, event: Any) -> None:
         self._seen[event.symbol] = (event.attempt, time.monotonic())
+        self._slowest = max(self._slowest, event.tls or 0.0)
 
     def start(self, symbols: Sequence[str], options: Options) -> Any:
         """Call `cancel_all`: its result, or a coroutine."""
@@ -158,7 +160,7 @@ class Witness:
 
     def _of_failure(self, symbol: str, error: Any) -> Said:
         _, ended = self._seen.pop(symbol, (0, None))
-        return replace(said_of(error), ended=ended)
+        return replace(said_of(error), ended=ended, connect=self._slowest)
 
     def of_cancelled(self, symbols: Sequence[str], error: BaseException) -> list[Said]:
         """What the note on a CancelledError says of each symbol."""

@@ -347,8 +347,10 @@ def still_open(
     said = claim.said
     ended_with_orders = bool(posts) and is_done(posts[-1]) and bool(posts[-1].ids)
     left = claim.options.timeout - claim.lasted
-    # The contract: an attempt needs twice the client's last connect time.
-    least = 2 * CONNECT_TIMEOUT * claim.options.patience + PROMPT
+    # The contract: an attempt needs twice the client's last connect time. On a loop
+    # that is late, a connect may have taken longer than it was allowed.
+    slowest = max(CONNECT_TIMEOUT * claim.options.patience, said.connect)
+    least = 2 * slowest + PROMPT
     crowded = log.attempts_of_press(claim) >= RATE_CALLS
     if said.error == "StillOpenError":
         if not claim.options.confirm or not ended_with_orders:

@@ -163,6 +163,7 @@ class Said:
     status: int | None = None
     order_ids: tuple[str, ...] = ()
     ended: float | None = None  # when its last attempt was over, if that is known
+    connect: float = 0.0  # seconds of the slowest connect that the client has seen
 
 
 @dataclass(frozen=True, slots=True)

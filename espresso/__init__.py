@@ -38,6 +38,8 @@ from .errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._aio import AsyncClient as AsyncClient
+    from ._guard import Guard as Guard
+    from ._guard import guard as guard
     from ._types import CancelAllResult as CancelAllResult
     from ._types import Event as Event
 
@@ -62,6 +64,7 @@ __all__ = [
     "ConnectionLostError",
     "EspressoError",
     "Event",
+    "Guard",
     "GuardError",
     "GuardTrippedError",
     "InvalidSymbolError",
@@ -79,11 +82,18 @@ __all__ = [
     "__version__",
     "__versions__",
     "cancel_all",
+    "guard",
 ]
 
 # Loaded when first asked for, with the module each is in: they need typing,
-# dataclasses and asyncio, which importing espresso must not.
-_LATER = {"AsyncClient": "_aio", "CancelAllResult": "_types", "Event": "_types"}
+# dataclasses, asyncio, threads and processes, which importing espresso must not.
+_LATER = {
+    "AsyncClient": "_aio",
+    "CancelAllResult": "_types",
+    "Event": "_types",
+    "Guard": "_guard",
+    "guard": "_guard",
+}
 
 # What people type from habit, and what they meant.
 _HABITS = {

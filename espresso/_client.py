@@ -8,12 +8,15 @@ explicit values and one call never mixes two states of the environment.
 import os
 
 from . import _core
+from ._sealed import Sealed
 from .errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
+    from ._guard import Guard
     from ._types import Event
 
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
@@ -49,6 +52,8 @@ KEPT_CLIENTS = 8
 class Options(_core.BaseClient):
     """The options of both clients, and where the environment fills them in."""
 
+    _origin: "Origin | None" = None  # not made yet
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -68,6 +73,13 @@ class Options(_core.BaseClient):
                 raise TypeError(
                     f"on_event must be callable, not {type(on_event).__name__}"
                 )
+            where = _destination(
+                Environment(),
+                base_url,
+                proxy=Hidden(proxy),
+                ca_file=None if ca_file is None else os.fsdecode(ca_file),
+                trust_env=trust_env,
+            )
             super().__init__(
                 key=None if api_key is None else _core.Key(api_key),
                 key_source=key_from_environment,
@@ -77,17 +89,42 @@ class Options(_core.BaseClient):
                 max_retries=max_retries,
                 on_event=on_event,
                 user_agent=USER_AGENT,
-                **_destination(
-                    Environment(),
-                    base_url,
-                    proxy=Hidden(proxy),
-                    ca_file=None if ca_file is None else os.fsdecode(ca_file),
-                    trust_env=trust_env,
-                ),
+                **where.options(),
             )
+            self._origin = Origin.of(where, api_key, connect_timeout, on_event)
         finally:
             # Tracebacks that print locals must show neither key nor password.
             del api_key, proxy
+
+    def guard(self, symbol: "str | Iterable[str]", **options: "Any") -> "Guard":
+        """A guard that works with this client's key and options.
+
+        The same as ``espresso.guard``, which see: ``with client.guard("ADAUSDM"):``.
+        The guard has a connection of its own, and outlives a ``close()``.
+
+        symbol: str, or an iterable of them
+        options: heartbeat, auto_beat, at_start, when, watchdog, timeout
+
+        Raises what ``espresso.guard`` does, and RuntimeError for a closed client.
+        """
+        from ._guard import Guard
+
+        if self.closed or self._origin is None:
+            raise RuntimeError("the client is closed")
+        return Guard(symbol, origin=self._origin, **options)
+
+    def close(self) -> None:
+        """Close the connections and wipe the key.
+
+        Calls in flight end with ConnectionLostError or ConnectError, later ones are
+        RuntimeError. Closing twice is fine. A guard of this client stays armed.
+        """
+        super().close()
+        if self._origin is not None:
+            self._origin.sealed.forget()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         if not self._is_ready:  # a traceback that prints locals may ask
@@ -169,7 +206,7 @@ def _replace(base_url: str | None, environment: "Environment") -> _core.Client:
         max_retries=MAX_RETRIES,
         on_event=None,
         user_agent=USER_AGENT,
-        **_destination(environment, base_url),
+        **_destination(environment, base_url).options(),
     )
     _clients.pop(base_url, None)
     _clients[base_url] = environment, client
@@ -190,6 +227,106 @@ class Hidden:
 
     def __init__(self, value: str | None) -> None:
         self.value = value
+
+
+class Destination:
+    """Where requests go, and how; no repr shows the proxy."""
+
+    __slots__ = ("base_url", "ca_path", "no_proxy", "proxy")
+
+    def __init__(
+        self,
+        base_url: str,
+        proxy: "Hidden | None",
+        no_proxy: str | None,
+        ca_path: str | None,
+    ) -> None:
+        self.base_url = base_url
+        self.proxy = proxy
+        self.no_proxy = no_proxy
+        self.ca_path = ca_path
+
+    def options(self) -> dict[str, str | None]:
+        """As `_core.Client` takes them. Not to be kept in a local."""
+        return {
+            "base_url": self.base_url,
+            "proxy": None if self.proxy is None else self.proxy.value,
+            "no_proxy": self.no_proxy,
+            "ca_path": self.ca_path,
+        }
+
+
+class Origin:
+    """What a client was made from: a guard makes its own, here and in its
+    watchdog."""
+
+    __slots__ = ("on_event", "options", "sealed")
+
+    def __init__(
+        self,
+        options: "dict[str, Any]",
+        sealed: Sealed,
+        on_event: "Callable[[Event], object] | None" = None,
+    ) -> None:
+        self.options = options
+        self.sealed = sealed
+        self.on_event = on_event
+
+    @classmethod
+    def of(
+        cls,
+        where: Destination,
+        api_key: str | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        on_event: "Callable[[Event], object] | None" = None,
+    ) -> "Origin":
+        try:
+            options = {
+                "base_url": where.base_url,
+                "no_proxy": where.no_proxy,
+                "ca_path": where.ca_path,
+                "connect_timeout": connect_timeout,
+                "user_agent": USER_AGENT,
+            }
+            hidden = where.proxy
+            sealed = Sealed(api_key, None if hidden is None else hidden.value)
+            return cls(options, sealed, on_event)
+        finally:
+            del api_key
+
+    def for_guard(self) -> "Origin":
+        """One of the guard's own, with the key of the environment if it has none.
+
+        Raises ConfigError if there is no key at all.
+        """
+        if not self.sealed.has_key:
+            key_from_environment()
+        # Resolved: guard and watchdog trust the same roots, whatever becomes of the
+        # environment.
+        trust = self.options["ca_path"] or _core.system_trust()
+        return Origin(
+            self.options | {"ca_path": trust},
+            self.sealed.copy(KEY_VARIABLE),
+            self.on_event,
+        )
+
+    def client(self, timeout: float) -> _core.Client:
+        return self.sealed.client(
+            **self.options,
+            timeout=timeout,
+            attempt_timeout=None,
+            max_retries=MAX_RETRIES,
+            on_event=self.on_event,
+        )
+
+    def account(self) -> str:
+        """A name for the account at this exchange."""
+        return self.sealed.account(self.options["base_url"])
+
+
+def origin_of_environment() -> Origin:
+    """What the environment says now."""
+    return Origin.of(_destination(Environment(), None))
 
 
 class Environment:
@@ -241,15 +378,11 @@ def _destination(
     proxy: "Hidden | None" = None,
     ca_file: str | None = None,
     trust_env: bool = True,
-) -> dict[str, str | None]:
+) -> Destination:
     """Where requests go: what was passed, and else what the environment says."""
     if base_url is None:
         base_url = _base_url_from(environment)
-    base_url, host, is_loopback = _core.parse_base_url(base_url)
-    if not is_loopback and environment.get(LOOPBACK_VARIABLE) not in (None, "0"):
-        raise ConfigError(
-            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
-        )
+    base_url = checked_url(environment, base_url)
     if ca_file is None and trust_env:
         ca_file = _ca_path_from(environment)
     if ca_file is None:
@@ -257,13 +390,23 @@ def _destination(
     asks_environment = trust_env and (proxy is None or proxy.value is None)
     if asks_environment:
         proxy = Hidden(environment.get(*PROXY_VARIABLES))
-    return {
-        "base_url": base_url,
-        "proxy": None if proxy is None else proxy.value,
-        "no_proxy": environment.get(*NO_PROXY_VARIABLES) if asks_environment else None,
+    return Destination(
+        base_url,
+        proxy,
+        environment.get(*NO_PROXY_VARIABLES) if asks_environment else None,
         # Absolute, because a daemon changes its directory before it calls.
-        "ca_path": os.path.abspath(ca_file) if ca_file else ca_file,
-    }
+        os.path.abspath(ca_file) if ca_file else ca_file,
+    )
+
+
+def checked_url(environment: "Environment", text: str) -> str:
+    """A base URL, normalised; raises ConfigError for one that may not be called."""
+    url, host, is_loopback = _core.parse_base_url(text)
+    if not is_loopback and environment.get(LOOPBACK_VARIABLE) not in (None, "0"):
+        raise ConfigError(
+            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
+        )
+    return url
 
 
 def base_url_from(environment: "Environment") -> str:

@@ -1,0 +1,452 @@
+"""The bot's side of a watchdog: starting it, talking to it, seeing it die.
+
+There is one watchdog for each account and host, however many guards the process
+has. A thread reads what it says; it blocks in `recv`, so it costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+from ._client import LOOPBACK_VARIABLE
+from ._guard_wire import HELLO, Inbox, clock, pack
+from ._watchdog_lock import directory
+from ._watchdog_process import LOG_VARIABLE
+from .errors import GuardError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ._client import Origin
+    from ._guard import Guard
+
+PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", LOOPBACK_VARIABLE, LOG_VARIABLE)
+"""All of our environment that a watchdog gets."""
+
+MOST_DEATHS = 3
+DEATHS_WINDOW = 60.0
+"""Seconds: a watchdog that dies more often than MOST_DEATHS in these is not started
+again."""
+
+_END_TIME = 2.0  # seconds for a watchdog to say farewell, and to end
+_SEND_TIME = 2  # seconds, whole: a watchdog that does not read is a dead one
+_RESTART_TIME = 10.0  # seconds for a replacement to be ready
+_NO_SIGPIPE: int = getattr(socket, "MSG_NOSIGNAL", 0)
+_AT_ONCE = _NO_SIGPIPE | socket.MSG_DONTWAIT
+
+
+class WatchdogGone(Exception):
+    """The watchdog ended, or never came up; the message says what was seen."""
+
+
+def built_environment() -> dict[str, str]:
+    """What a watchdog's environment is; nothing of ours is inherited."""
+    chosen = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if chosen.get(LOG_VARIABLE):
+        chosen[LOG_VARIABLE] = os.path.abspath(chosen[LOG_VARIABLE])
+    return chosen
+
+
+class Process:
+    """One watchdog process, and the socket to it."""
+
+    def __init__(self) -> None:
+        """Start it. Raises WatchdogGone if that cannot be done."""
+        self.inbox = Inbox()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise WatchdogGone(f"no socket: {error}") from error
+        try:
+            self._popen = self._spawn(theirs)
+        except BaseException as error:
+            ours.close()
+            if not isinstance(error, OSError | ValueError):
+                raise
+            raise WatchdogGone(f"{sys.executable!r} cannot be run: {error}") from error
+        finally:
+            theirs.close()
+        self.pid = self._popen.pid
+        self.socket = ours
+        limit = struct.pack("ll", _SEND_TIME, 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        if hasattr(socket, "SO_NOSIGPIPE"):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
+
+    @staticmethod
+    def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+        if not sys.executable:
+            raise ValueError("sys.executable is empty: an embedded interpreter")
+        pipe = theirs.fileno()
+        program = os.path.join(os.path.dirname(__file__), "_watchdog.py")
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", os.path.abspath(program), str(pipe)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if _has_stderr() else subprocess.DEVNULL,
+            env=built_environment(),
+            cwd="/",
+            pass_fds=[pipe],
+            start_new_session=True,
+        )
+
+    def greet(self, origin: Origin, locks: str, until: float) -> None:
+        """Wait for its HELLO; only then tell it the secrets.
+
+        Raises WatchdogGone if it is something else, or says nothing in time.
+        """
+        said = b""
+        while len(said) < len(HELLO):
+            data = self._read(until, len(HELLO) - len(said))
+            said += data
+            if not data or not HELLO.startswith(said):
+                raise WatchdogGone(
+                    f"{sys.executable} did not become a watchdog; "
+                    "is it the Python that runs this?"
+                )
+        settings = {
+            "bot": os.getpid(),
+            "locks": locks,
+            "client": _client_options(origin),
+        }
+        try:
+            self.socket.sendall(origin.sealed.message(), _NO_SIGPIPE)
+            self.socket.sendall(pack(settings), _NO_SIGPIPE)
+        except OSError as error:
+            raise WatchdogGone(f"it ended while it started: {error}") from error
+
+    def _read(self, until: float, size: int) -> bytes:
+        """Raises WatchdogGone when the time is over."""
+        self.socket.settimeout(max(0.001, until - clock()))
+        try:
+            return self.socket.recv(size)
+        except TimeoutError:
+            raise WatchdogGone("it did not start in time") from None
+        except OSError:
+            return b""
+        finally:
+            self.socket.settimeout(None)
+
+    def send(self, data: bytes, *, at_once: bool = False) -> None:
+        """Raises OSError if it does not read, or has ended."""
+        if at_once:
+            self.socket.send(data, _AT_ONCE)
+        else:
+            self.socket.sendall(data, _NO_SIGPIPE)
+
+    def receive(self) -> list[tuple[Any, ...]] | None:
+        """Wait for messages; None: it has ended."""
+        try:
+            data = self.socket.recv(1 << 16)
+            return self.inbox.feed(data) if data else None
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def wait(self, timeout: float | None) -> int | None:
+        """Its exit status, once it has ended."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        self._popen.kill()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in recv
+        self.socket.close()
+
+
+def _has_stderr() -> bool:
+    try:
+        os.fstat(2)
+    except OSError:
+        return False
+    return True
+
+
+def _client_options(origin: Origin) -> dict[str, Any]:
+    """What the client of a watchdog is made with, the secrets aside."""
+    return {
+        **origin.options,
+        "timeout": 5.0,
+        "attempt_timeout": 2.0,
+        "max_retries": 0,
+        "on_event": None,
+    }
+
+
+class Reply:
+    """What a thread waits for."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        self._message: tuple[Any, ...] = ("gone",)
+
+    def put(self, *message: Any) -> None:
+        self._message = message
+        self._came.set()
+
+    def get(self, until: float) -> tuple[Any, ...] | None:
+        """None: nothing came in time (`until` is a time of `clock`)."""
+        return self._message if self._came.wait(max(0.0, until - clock())) else None
+
+
+class Link:
+    """The watchdog of one account and host, whichever process that is at the time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.lock = threading.RLock()
+        self.process: Process | None = None
+        self.guards: dict[int, Guard] = {}
+        self.lost: str = ""
+        """Why there is no watchdog any more, and will be none; "": there is."""
+        self._locks = ""
+        self._going_on: dict[int, tuple[Sequence[str], float]] = {}
+        self._replies: dict[int, Reply] = {}
+        self._deaths: deque[float] = deque()
+        self._is_over = False
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else self.process.pid
+
+    # ---- arming and leaving ------------------------------------------------------
+
+    def start(self, until: float) -> None:
+        """Raises GuardError if no watchdog comes up by then."""
+        try:
+            self._locks = directory()
+        except OSError as error:
+            raise GuardError(f"no directory for the guard's locks: {error}") from error
+        try:
+            self._begin(until)
+        except WatchdogGone as error:
+            raise GuardError(f"the watchdog could not be started: {error}") from error
+
+    def _begin(self, until: float) -> None:
+        process = Process()
+        try:
+            process.greet(self.origin, self._locks, until)
+        except BaseException:
+            process.kill()
+            process.close()
+            process.wait(None)
+            raise
+        self.process = process
+        threading.Thread(
+            target=self._listen, args=[process], name="espresso-guard", daemon=True
+        ).start()
+
+    def arm(
+        self,
+        guard: Guard,
+        replaced: Sequence[tuple[int, Sequence[str]]],
+        until: float,
+    ) -> list[str]:
+        """Let the watchdog take the guard on; the symbols to sweep before quoting,
+        since an orphan left them.
+
+        Raises GuardError if it refuses, or does not answer by `until`.
+        """
+        number = guard.number
+        reply = self._replies[number] = Reply()
+        try:
+            with self.lock:
+                self.guards[number] = guard
+                self._send(
+                    "arm",
+                    number,
+                    guard.symbols,
+                    guard.heartbeat,
+                    [(other, list(names)) for other, names in replaced],
+                    max(0.1, until - clock()),
+                )
+            # It refuses by itself when the time is over, and says why.
+            answer = reply.get(until + 1.0) or ("silent",)
+        finally:
+            del self._replies[number]
+        if answer[0] == "armed":
+            left: list[str] = answer[1]
+            return left
+        with self.lock:
+            self.guards.pop(number, None)
+            self._send("goodbye", number)
+        self._end_if_over()
+        reason = answer[1] if answer[0] == "refused" else "the watchdog has ended"
+        raise GuardError(reason)
+
+    def goodbye(self, number: int) -> None:
+        """The last message of a guard: it needs nobody any more.
+
+        Returns when nothing that was sent for it is under way; at the last guard's,
+        when the process has ended.
+        """
+        reply = self._replies[number] = Reply()
+        with self.lock:
+            self.guards.pop(number, None)
+            self._send("goodbye", number)
+            waits = self.process is not None
+        if waits:
+            reply.get(clock() + _END_TIME)
+        self._replies.pop(number, None)
+        self._end_if_over()
+
+    def go_on(self, number: int, symbols: Sequence[str], began: float) -> None:
+        """The guard is left without proof: that is the watchdog's now."""
+        with self.lock:
+            self.guards.pop(number, None)
+            self._going_on[number] = symbols, began
+            self._send("go on", number, began)
+
+    def beat(self, number: int, at: float) -> None:
+        """Never blocks; a beat that finds no room is not needed: others wait."""
+        process = self.process
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.send(pack("beat", number, at), at_once=True)
+
+    def trip(self, number: int) -> None:
+        with self.lock:
+            self._send("trip", number)
+
+    def _send(self, *message: Any) -> None:
+        """To a watchdog that has died nothing is sent: its successor is told all."""
+        if self.process is not None:
+            with contextlib.suppress(OSError):
+                self.process.send(pack(*message))
+
+    def _end_if_over(self) -> None:
+        with self.lock:
+            if self.guards or self._going_on or self._is_over:
+                return
+            self._is_over = True
+            if _links.get(self.origin.account()) is self:
+                del _links[self.origin.account()]
+            process = self.process
+            self._send("end", 0)
+        if process is not None and process.wait(_END_TIME) is not None:
+            process.close()
+        self.origin.sealed.forget()
+
+    # ---- listening ---------------------------------------------------------------
+
+    def _listen(self, process: Process) -> None:
+        """Runs in a thread, as long as this process is."""
+        while (messages := process.receive()) is not None:
+            for message in messages:
+                self._handle(*message)
+        status = process.wait(None)
+        process.close()
+        if not self._is_over:
+            self._has_died(process, status)
+
+    def _handle(self, what: str, number: int, *rest: Any) -> None:
+        if what == "tripped":
+            guard = self.guards.get(number)
+            if guard is not None:
+                guard.has_tripped()
+        elif what == "settled":
+            with self.lock:
+                self._going_on.pop(number, None)
+            self._end_if_over()
+        else:
+            reply = self._replies.get(number)
+            if reply is not None:
+                reply.put(what, *rest)
+
+    def _has_died(self, process: Process, status: int | None) -> None:
+        from . import _watch
+
+        now = time.monotonic()
+        self._deaths.append(now)
+        while now - self._deaths[0] > DEATHS_WINDOW:
+            self._deaths.popleft()
+        _watch.log.critical(
+            "the watchdog, process %d, has ended (status %s)", process.pid, status
+        )
+        for reply in list(self._replies.values()):
+            reply.put("gone")
+        if len(self._deaths) > MOST_DEATHS:
+            self._lose(f"it has ended {len(self._deaths)} times within a minute")
+            return
+        try:
+            self._replace()
+        except (WatchdogGone, OSError, RuntimeError) as error:
+            self._lose(str(error))
+        else:
+            _watch.log.warning("the watchdog is process %s now", self.pid)
+
+    def _replace(self) -> None:
+        """Start another one, and tell it all that the old one knew."""
+        with self.lock:
+            if self._is_over:
+                return
+            self._begin(clock() + _RESTART_TIME)
+            for guard in list(self.guards.values()):
+                self._send(
+                    "arm", guard.number, guard.symbols, guard.heartbeat, [], None
+                )
+                if guard.last_beat is not None:
+                    self._send("beat", guard.number, guard.last_beat)
+                if guard.tripped:
+                    self._send("trip", guard.number)
+            for number, (symbols, began) in self._going_on.items():
+                self._send("arm", number, symbols, None, [], None)
+                self._send("go on", number, began)
+
+    def _lose(self, reason: str) -> None:
+        from . import _watch
+
+        self.process = None
+        self.lost = reason
+        names = sorted({name for g in self.guards.values() for name in g.symbols})
+        _watch.log.critical(
+            "no watchdog any more (%s): %s are not guarded against the death of "
+            "this process",
+            reason,
+            ", ".join(names) or "orders",
+        )
+
+
+# ---- all links of this process -------------------------------------------------
+
+_links: dict[str, Link] = {}
+_links_lock = threading.Lock()
+
+
+def link_for(origin: Origin, until: float) -> Link:
+    """The watchdog of this account and host; started if there is none.
+
+    Raises GuardError if it cannot be.
+    """
+    with _links_lock:
+        account = origin.account()
+        link = _links.get(account)
+        if link is None or link.lost:
+            link = Link(origin.for_guard())
+            link.start(until)
+            _links[account] = link
+        return link
+
+
+def forget_all() -> None:
+    """In a forked child: these are the parent's, and so is the end of its pipe."""
+    global _links_lock
+    for link in _links.values():
+        if link.process is not None:
+            link.process.socket.close()
+    _links.clear()
+    _links_lock = threading.Lock()

@@ -21,7 +21,6 @@ from ._guard_signals import GivenUp, signals
 from ._guard_sweep import Swept, sweep
 from ._guard_wire import BEAT_SLACK, clock
 from .errors import (
-    EspressoError,
     GuardError,
     GuardTrippedError,
     PartialCancelError,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
-    from typing import Any, Literal, Self, TypeVar
+    from typing import Literal, Self, TypeVar
 
     T = TypeVar("T")
 

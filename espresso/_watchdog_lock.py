@@ -14,7 +14,6 @@ import fcntl
 import os
 import signal
 import stat
-
 from hashlib import blake2b
 
 TYPE_CHECKING = False

@@ -17,6 +17,7 @@ from . import _client, _core
 from ._guard_proof import default_timeout
 from ._guard_sweep import Swept, sweep
 from ._guard_wire import HELLO, Inbox, clock, pack
+from ._sealed import Sealed
 from ._watchdog_lock import STAND_DOWN, Claim, Held, Locks
 from ._watchdog_process import (
     harden,
@@ -26,7 +27,6 @@ from ._watchdog_process import (
     take_signals,
 )
 from ._watchdog_state import Call, State
-from ._sealed import Sealed
 from .errors import CertificateError, ConfigError
 
 TYPE_CHECKING = False

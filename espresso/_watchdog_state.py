@@ -12,7 +12,6 @@ from ._guard_wire import BEAT_SLACK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
 
 
 class Ward:

@@ -8,6 +8,7 @@ rest: `_guard_proof` says which.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import math
 import os
@@ -18,12 +19,11 @@ from . import _client, _core
 from ._guard_link import Link, forget_all, link_for
 from ._guard_proof import SETTLE, default_timeout, is_hopeless
 from ._guard_signals import GivenUp, signals
-from ._guard_sweep import Swept, sweep
+from ._guard_sweep import sweep
 from ._guard_wire import BEAT_SLACK, clock
 from .errors import (
     GuardError,
     GuardTrippedError,
-    PartialCancelError,
 )
 
 TYPE_CHECKING = False
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
-    from typing import Literal, Self, TypeVar
+    from typing import Literal, Self
 
-    T = TypeVar("T")
+    from ._sealed import Sealed
 
 LEAST_HEARTBEAT = 2.0
 """Seconds."""
@@ -98,7 +98,7 @@ class Guard:
         self._tripped = False
         self._link: Link | None = None
         self._client: _core.Client | None = None
-        self._sealed = None
+        self._sealed: Sealed | None = None
         self._has_signals = False
         self._beater: asyncio.TimerHandle | None = None
         self._given_up = threading.Event()
@@ -404,9 +404,9 @@ class Guard:
         names |= {n for other, given in replaced if other.tripped for n in given}
         if names and self._client is not None:
             wanted = [name for name in self.symbols if name in names]
-            _raise_failed(
-                sweep(self._client, wanted, confirm=True, timeout=self._timeout)
-            )
+            swept = sweep(self._client, wanted, confirm=True, timeout=self._timeout)
+            if swept.failure is not None:
+                raise swept.failure
 
     def _replaced(self, origin: _client.Origin) -> list[tuple[Guard, list[str]]]:
         """Earlier start()s of this process and account, and what they give away."""
@@ -459,7 +459,7 @@ class Guard:
                         confirm=True,
                         timeout=self._timeout,
                     )
-                    return _failure_of(swept)
+                    return swept.failure
                 return self._prove_after_death(began)
         except GivenUp:
             return GuardError("Ctrl-C for the second time: the proof was not awaited")
@@ -482,11 +482,11 @@ class Guard:
             swept = sweep(
                 self._client, names, confirm=True, timeout=max(0.1, until - clock())
             )
-            names = list(swept.failed)
+            names = [name for name in names if name in swept.failed]
             pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
             hopeless = any(is_hopeless(error) for error in swept.failed.values())
             if not names or hopeless or clock() + pause >= until:
-                return _failure_of(swept)
+                return swept.failure
 
     def _link_goodbye(self) -> None:
         if self._link is not None:
@@ -554,8 +554,6 @@ def checked_symbols(symbol: str | Iterable[str]) -> list[str]:
     Raises TypeError and ValueError.
     """
     names = [symbol] if isinstance(symbol, str) else list(symbol)
-    if not names:
-        raise ValueError("no symbol to guard")
     probe = _core.Client(
         key=None,
         key_source=_client.key_from_environment,
@@ -571,11 +569,8 @@ def checked_symbols(symbol: str | Iterable[str]) -> list[str]:
         on_event=None,
     )
     probe.close()
-    for name in names:
-        try:
-            probe.cancel_all(name)
-        except RuntimeError:
-            pass  # a symbol; but the client is closed
+    with contextlib.suppress(RuntimeError):  # they are; but the client is closed
+        probe.cancel_all(names)
     return list(dict.fromkeys(str(name) for name in names))
 
 
@@ -641,24 +636,6 @@ def _came_by_interrupt(error: BaseException | None) -> int:
         return 1
     kind = type(error).__name__ if error is not None else ""
     return 1 if kind == "CancelledError" and signals.interrupted else 0
-
-
-def _failure_of(swept: Swept) -> Exception | None:
-    if not swept.failed:
-        return None
-    if len(swept.failed) == 1 and not swept.order_ids:
-        return next(iter(swept.failed.values()))
-    results = {
-        name: {"symbol": name, "order_ids": ids}
-        for name, ids in swept.order_ids.items()
-    }
-    return PartialCancelError.from_results(results, swept.failed)
-
-
-def _raise_failed(swept: Swept) -> None:
-    failure = _failure_of(swept)
-    if failure is not None:
-        raise failure
 
 
 def _log(level: str, text: str, *values: object) -> None:

@@ -285,8 +285,8 @@ class Link:
             self.guards.pop(number, None)
             self._send("goodbye", number)
         self._end_if_over()
-        reason = answer[1] if answer[0] == "refused" else "the watchdog has ended"
-        raise GuardError(reason)
+        reasons = {"gone": "the watchdog has ended", "silent": "it does not answer"}
+        raise GuardError(answer[1] if answer[0] == "refused" else reasons[answer[0]])
 
     def goodbye(self, number: int) -> None:
         """The last message of a guard: it needs nobody any more.

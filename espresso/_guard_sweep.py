@@ -1,27 +1,34 @@
-"""One cancel of several symbols; what became of each."""
+"""One cancel of several symbols, and what became of each."""
 
 from __future__ import annotations
 
+from .errors import PartialCancelError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from . import _core
 
 
 class Swept:
-    """What one call did."""
+    """What one cancel did."""
 
-    __slots__ = ("failed", "order_ids")
+    __slots__ = ("failed", "failure", "orders")
 
     def __init__(
-        self, order_ids: Mapping[str, list[str]], failed: Mapping[str, Exception]
+        self,
+        orders: dict[str, int],
+        failed: dict[str, Exception] | None = None,
+        failure: Exception | None = None,
     ) -> None:
-        self.order_ids = dict(order_ids)
-        """Symbol to the orders it cancelled, of those that succeeded."""
-        self.failed = dict(failed)
+        self.orders = orders
+        """Symbol to the number of orders cancelled, where it succeeded."""
+        self.failed = failed or {}
         """Symbol to what went wrong."""
+        self.failure = failure
+        """All that went wrong, as ``cancel_all`` itself would raise it."""
 
 
 def sweep(
@@ -34,32 +41,16 @@ def sweep(
 ) -> Swept:
     """Cancel all of these at once, and with `confirm` until nothing is open.
 
-    Blocks, at most `timeout` seconds. Raises what is no failure of a symbol, such
-    as KeyboardInterrupt, MemoryError, and RuntimeError for a closed client.
+    Blocks, at most `timeout` seconds. Raises what is no failure of a symbol, such as
+    KeyboardInterrupt, MemoryError, and RuntimeError for a closed client.
     """
-    import time
-
-    from .errors import EspressoError, StillOpenError
-
-    ids: dict[str, list[str]] = {}
-    failed: dict[str, Exception] = {}
-    until = time.monotonic() + timeout
-    for symbol in symbols:
-        found: list[str] = []
-        while True:
-            try:
-                left = max(0.001, until - time.monotonic())
-                more = client.cancel_all(
-                    symbol, missing_ok=True, timeout=left, **options
-                )["order_ids"]
-            except EspressoError as error:
-                failed[symbol] = error
-                break
-            found += more
-            if not (confirm and more):
-                ids[symbol] = found
-                break
-            if time.monotonic() > until:
-                failed[symbol] = StillOpenError("orders still appear")
-                break
-    return Swept(ids, failed)
+    try:
+        results = client.cancel_all(
+            list(symbols), missing_ok=True, confirm=confirm, timeout=timeout, **options
+        )
+    except PartialCancelError as error:
+        done = {name: len(r["order_ids"]) for name, r in error.results.items()}
+        alone = len(symbols) == 1
+        failure = error.failed[symbols[0]] if alone else error
+        return Swept(done, error.failed, failure)
+    return Swept({r["symbol"]: len(r["order_ids"]) for r in results})

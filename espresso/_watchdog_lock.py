@@ -112,12 +112,11 @@ class Locks:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(path, flags, 0o600)
         try:
-            if self._lock(file, symbol):
-                if _is_at(file, path):
-                    holder = Holder.read(file)
-                    self._files[symbol], file = file, -1
-                    return holder.symbols if holder is not None else ()
-            return None
+            if not (self._lock(file, symbol) and _is_at(file, path)):
+                return None
+            holder = Holder.read(file)
+            self._files[symbol], file = file, -1
+            return holder.symbols if holder is not None else ()
         finally:
             if file >= 0:
                 os.close(file)

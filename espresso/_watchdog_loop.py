@@ -94,15 +94,12 @@ class Loop:
         """Say HELLO; get key, proxy and settings; make the client."""
         os.write(self.pipe, HELLO)
         received: list[tuple[Any, ...]] = []
-        try:
-            while len(received) < 2:
-                received += self._receive()
-                if not self.bot_lives:
-                    self._leave(0)
-            self.secrets = Sealed(*received.pop(0))
-            settings = received.pop(0)[0]
-        finally:
-            del received[:2]
+        while len(received) < 2:
+            received += self._receive()
+            if not self.bot_lives:
+                self._leave(0)
+        self.secrets = Sealed(*received.pop(0))
+        settings = received.pop(0)[0]
         _client.checked_url(_client.Environment(), settings["client"]["base_url"])
         self.settings = settings
         self.bot = settings["bot"]
@@ -363,7 +360,7 @@ class Loop:
             )
         except BaseException as error:
             failed = error if isinstance(error, Exception) else Exception(repr(error))
-            swept = Swept({}, dict.fromkeys(names, failed))
+            swept = Swept({}, dict.fromkeys(names, failed), failed)
         self._report(lambda: self._called(call, swept))
 
     def _report(self, result: Callable[[], None]) -> None:
@@ -374,8 +371,8 @@ class Loop:
     def _called(self, call: Call, swept: Swept) -> None:
         self.flying.discard(call)
         now = clock()
-        for name, ids in swept.order_ids.items():
-            self.state.succeeded(call, name, len(ids), now)
+        for name, orders in swept.orders.items():
+            self.state.succeeded(call, name, orders, now)
         for name, error in swept.failed.items():
             self.state.call_failed(call, name, error, now)
         self._look_at_connections()

@@ -42,11 +42,14 @@ _LEAST_UNCLEAN = SETTLE + 1.0  # seconds: less could not prove anything
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between two tries on the way out
 _BEATS = 4  # auto_beat: so many a heartbeat
 
-_IDLE, _ARMED, _LEFT, _HANDED_OVER = "idle", "armed", "left", "handed over"
+_IDLE, _ARMING, _ARMED = "idle", "arming", "armed"
+_LEFT, _HANDED_OVER = "left", "handed over"
 
 _numbers = itertools.count(1)
 _started: list[Guard] = []
-_started_lock = threading.RLock()
+# One start() at a time: of two on the same symbols, one hands over to the other.
+_start_lock = threading.RLock()
+_state_lock = threading.Lock()
 
 
 class Guard:
@@ -91,7 +94,7 @@ class Guard:
 
     def _forget(self) -> None:
         """As before the first arming."""
-        self.number = 0
+        self.number = next(_numbers)
         self.last_beat: float | None = None
         self._pid = os.getpid()
         self._sent_beat = 0.0
@@ -248,30 +251,25 @@ class Guard:
         """Arm; a Ctrl-C meanwhile breaks it off, other signals come after."""
         if self._auto_beat:
             _require_loop()
-        self_signals = signals.install()
+        has_signals = signals.install()
         try:
             with signals.held(limit=1):
                 self._enter(stays=stays)
-        except GivenUp:
-            self._end_unarmed(self_signals)
-            raise KeyboardInterrupt from None
-        except BaseException:
-            self._end_unarmed(self_signals)
+        except BaseException as error:
+            _end_signals(has_signals)
+            if isinstance(error, GivenUp):
+                raise KeyboardInterrupt from None
             raise
-        self._has_signals = self_signals
+        self._has_signals = has_signals
         try:
             signals.deliver()
         except BaseException:
             with signals.held():
                 self._leave_unused()
-            self._end_signals()
+            self._drop_signals()
             raise
         if self._auto_beat:
             self._start_beating()
-
-    def _end_unarmed(self, has_signals: bool) -> None:
-        self._has_signals = has_signals
-        self._end_signals()
 
     def _leave_unused(self) -> None:
         """The body will not run: there is nothing to cancel."""
@@ -341,16 +339,17 @@ class Guard:
 
     def _enter(self, stays: bool = False) -> None:
         """Arm. Raises, and leaves nothing behind, if anything is missing."""
-        if self._state == _ARMED and not self._is_foreign():
-            raise RuntimeError("this guard is armed already")
-        self._forget()
-        self.number = next(_numbers)
         until = clock() + self._timeout
-        origin = (self._origin or _client.origin_of_environment()).for_guard()
-        self._client = origin.client(self._timeout)
-        self._sealed = origin.sealed
+        with _state_lock:
+            if self._state in (_ARMING, _ARMED) and not self._is_foreign():
+                raise RuntimeError("this guard is armed already")
+            self._forget()
+            self._state = _ARMING
         try:
-            with _started_lock, signals.waiting():
+            origin = (self._origin or _client.origin_of_environment()).for_guard()
+            self._client = origin.client(self._timeout)
+            self._sealed = origin.sealed
+            with _start_lock if stays else contextlib.nullcontext(), signals.waiting():
                 replaced = self._replaced(origin) if stays else []
                 self._arm(origin, replaced, until)
                 for other, names in replaced:
@@ -424,7 +423,7 @@ class Guard:
             if self._link is not None:
                 self._link.guards.pop(self.number, None)
             self._clean_up(_HANDED_OVER)
-            self._end_signals()
+            self._drop_signals()
 
     # ---- leaving ---------------------------------------------------------------------
 
@@ -494,9 +493,8 @@ class Guard:
 
     def _clean_up(self, state: str) -> None:
         self._state = state
-        with _started_lock:
-            if self in _started:
-                _started.remove(self)
+        with contextlib.suppress(ValueError):
+            _started.remove(self)
         if self._beater is not None:
             self._beater.cancel()
         if self._client is not None:
@@ -520,17 +518,11 @@ class Guard:
                     f"{', '.join(self.symbols)} were cancelled"
                 )
         finally:
-            self._end_signals(error)
+            self._drop_signals(error)
 
-    def _end_signals(self, error: BaseException | None = None) -> None:
-        """Deliver what came meanwhile, and put the handlers back."""
-        try:
-            if threading.current_thread() is threading.main_thread():
-                signals.deliver(error)
-        finally:
-            if self._has_signals:
-                self._has_signals = False
-                signals.uninstall()
+    def _drop_signals(self, error: BaseException | None = None) -> None:
+        has_signals, self._has_signals = self._has_signals, False
+        _end_signals(has_signals, error)
 
     def _told(self, failure: Exception) -> str:
         return (
@@ -638,6 +630,16 @@ def _came_by_interrupt(error: BaseException | None) -> int:
     return 1 if kind == "CancelledError" and signals.interrupted else 0
 
 
+def _end_signals(has_signals: bool, error: BaseException | None = None) -> None:
+    """Deliver what came meanwhile, and put the handlers back."""
+    try:
+        if threading.current_thread() is threading.main_thread():
+            signals.deliver(error)
+    finally:
+        if has_signals:
+            signals.uninstall()
+
+
 def _log(level: str, text: str, *values: object) -> None:
     """Below WARNING only where the program itself uses logging."""
     if level != "info" or "logging" in sys.modules:
@@ -658,8 +660,9 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     """A child has no guard: it neither cancels nor holds the pipe open."""
-    global _started_lock
-    _started_lock = threading.RLock()
+    global _start_lock, _state_lock
+    _start_lock = threading.RLock()
+    _state_lock = threading.Lock()
     _started.clear()
     forget_all()
     signals.after_fork()

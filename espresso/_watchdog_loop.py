@@ -20,10 +20,10 @@ from ._guard_wire import HELLO, Inbox, clock, pack
 from ._sealed import Sealed
 from ._watchdog_lock import STAND_DOWN, Claim, Held, Locks
 from ._watchdog_process import (
+    connections,
     harden,
     logger,
     open_process,
-    sockets,
     take_signals,
 )
 from ._watchdog_state import Call, State
@@ -418,7 +418,7 @@ class Loop:
     def _look_at_connections(self) -> None:
         """Watch our connections: one that becomes readable while nobody calls has
         been closed, or says what nobody asked for."""
-        self.connections = [] if self.flying else sockets(but=self.pipe)
+        self.connections = [] if self.flying else connections()
 
 
 def run(pipe: int) -> NoReturn:

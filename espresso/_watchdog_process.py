@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
 import resource
@@ -102,14 +103,20 @@ def open_process(pid: int) -> int | None:
     return descriptor
 
 
-def sockets(but: int) -> list[int]:
-    """The descriptors of our connections."""
+def connections() -> list[int]:
+    """The descriptors of our TCP connections.
+
+    libcurl does not tell them, and wakes itself by sockets of another kind.
+    """
     found = []
     for name in os.listdir("/dev/fd"):
-        number = int(name)
         with contextlib.suppress(OSError):
-            if number != but and stat.S_ISSOCK(os.fstat(number).st_mode) and number > 2:
-                found.append(number)
+            number = int(name)
+            if number > 2 and stat.S_ISSOCK(os.fstat(number).st_mode):
+                one = _socket.socket(fileno=number)
+                if one.family in (_socket.AF_INET, _socket.AF_INET6):
+                    found.append(number)
+                one.detach()
     return found
 
 

@@ -276,17 +276,24 @@ class Link:
                 )
             # It refuses by itself when the time is over, and says why.
             answer = reply.get(until + 1.0) or ("silent",)
+        except BaseException:
+            self._withdraw(number)
+            raise
         finally:
             del self._replies[number]
         if answer[0] == "armed":
             left: list[str] = answer[1]
             return left
+        self._withdraw(number)
+        reasons = {"gone": "the watchdog has ended", "silent": "it does not answer"}
+        raise GuardError(answer[1] if answer[0] == "refused" else reasons[answer[0]])
+
+    def _withdraw(self, number: int) -> None:
+        """The guard will not be armed, whatever has come of it so far."""
         with self.lock:
             self.guards.pop(number, None)
             self._send("goodbye", number)
         self._end_if_over()
-        reasons = {"gone": "the watchdog has ended", "silent": "it does not answer"}
-        raise GuardError(answer[1] if answer[0] == "refused" else reasons[answer[0]])
 
     def goodbye(self, number: int) -> None:
         """The last message of a guard: it needs nobody any more.

@@ -240,6 +240,8 @@ class Loop:
                     Arming(number, symbols, heartbeat, replaced, patience, claim)
                 )
             case "goodbye":
+                for arming in [one for one in self.armings if one.number == number]:
+                    self._refuse(arming, "it was withdrawn")
                 self.state.goodbye(number)
                 self._say_when_quiet("left", number)
             case "go on":

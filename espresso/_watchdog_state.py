@@ -187,8 +187,11 @@ class State:
         return duty is not None and not duty.endless
 
     def _take_on(self, symbols: Iterable[str], began: float) -> None:
+        """Prove these, as of then; what is under way already can prove nothing."""
         for name in sorted(symbols):
-            if not self._is_ours_to_prove(name):
+            before = self.duties.get(name)
+            is_newer = before is None or before.endless or before.began < began
+            if is_newer:
                 self.duties[name] = Duty(began)
 
     def _settle(self, name: str) -> None:

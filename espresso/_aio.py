@@ -89,6 +89,7 @@ class AsyncClient(Options, _core.AsyncClient):
         ConnectError, later ones are RuntimeError. Closing twice is fine.
         """
         self._close()
+        self._wipe()
         driver = self._drivers.get(get_running_loop())
         if driver is not None and driver.is_ours:
             driver.on_wake()

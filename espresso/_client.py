@@ -113,18 +113,10 @@ class Options(_core.BaseClient):
             raise RuntimeError("the client is closed")
         return Guard(symbol, origin=self._origin, **options)
 
-    def close(self) -> None:
-        """Close the connections and wipe the key.
-
-        Calls in flight end with ConnectionLostError or ConnectError, later ones are
-        RuntimeError. Closing twice is fine. A guard of this client stays armed.
-        """
-        super().close()
+    def _wipe(self) -> None:
+        """Forget the secrets that guards are made with."""
         if self._origin is not None:
             self._origin.sealed.forget()
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if not self._is_ready:  # a traceback that prints locals may ask
@@ -163,6 +155,20 @@ class Client(Options, _core.Client):
     Raises ConfigError (a ValueError) for a key, URL or proxy that cannot be
     used, TypeError and ValueError for other arguments.
     """
+
+    def close(self, /) -> None:
+        """Close the connections and wipe the key.
+
+        Calls in flight end with ConnectionLostError or ConnectError, later ones are
+        RuntimeError. Closing twice is fine. A guard of this client stays armed.
+        """
+        super().close()
+        self._wipe()
+
+    close.__annotations__.clear()  # so that help() shows it as it shows the others
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 # ---- The process-wide clients ---------------------------------------------

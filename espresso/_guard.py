@@ -120,7 +120,7 @@ class Guard:
         """Whether a beat was missed: the orders are cancelled, and go on being."""
         return self._tripped
 
-    # ---- the ways to use it ------------------------------------------------------
+    # ---- the ways to use it ----------------------------------------------------------
 
     def __enter__(self) -> Self:
         """Arm it; see `guard` for what is raised, the body then does not run."""
@@ -245,7 +245,7 @@ class Guard:
         link = self._link
         return None if link is None or link.lost else link.pid
 
-    # ---- in this thread, or in another -------------------------------------------
+    # ---- in this thread, or in another -----------------------------------------------
 
     def _enter_here(self, *, stays: bool) -> None:
         """Arm; a Ctrl-C meanwhile breaks it off, other signals come after."""
@@ -335,7 +335,7 @@ class Guard:
 
         beat()
 
-    # ---- arming --------------------------------------------------------------------
+    # ---- arming ----------------------------------------------------------------------
 
     def _enter(self, stays: bool = False) -> None:
         """Arm. Raises, and leaves nothing behind, if anything is missing."""
@@ -537,7 +537,7 @@ class Guard:
         return f"the watchdog, process {pid}, goes on"
 
 
-# ---- checks and small things -----------------------------------------------------
+# ---- checks and small things ---------------------------------------------------------
 
 
 def checked_symbols(symbol: str | Iterable[str]) -> list[str]:
@@ -648,7 +648,7 @@ def _log(level: str, text: str, *values: object) -> None:
         getattr(_watch.log, level)(text, *values)
 
 
-# ---- the life of the process -----------------------------------------------------
+# ---- the life of the process ---------------------------------------------------------
 
 
 def _at_exit() -> None:

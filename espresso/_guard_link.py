@@ -223,7 +223,7 @@ class Link:
     def pid(self) -> int | None:
         return None if self.process is None else self.process.pid
 
-    # ---- arming and leaving ------------------------------------------------------
+    # ---- arming and leaving ----------------------------------------------------------
 
     def start(self, until: float) -> None:
         """Raises GuardError if no watchdog comes up by then."""
@@ -348,7 +348,7 @@ class Link:
             process.close()
         self.origin.sealed.forget()
 
-    # ---- listening ---------------------------------------------------------------
+    # ---- listening -------------------------------------------------------------------
 
     def _listen(self, process: Process) -> None:
         """Runs in a thread, as long as this process is."""
@@ -428,7 +428,7 @@ class Link:
         )
 
 
-# ---- all links of this process -------------------------------------------------
+# ---- all links of this process -------------------------------------------------------
 
 _links: dict[str, Link] = {}
 _links_lock = threading.Lock()

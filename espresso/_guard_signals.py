@@ -45,7 +45,7 @@ class Signals:
         self.interrupted = False
         """A Ctrl-C has struck the guarded program."""
 
-    # ---- handlers ----------------------------------------------------------------
+    # ---- handlers --------------------------------------------------------------------
 
     def protect(self, *entrances: Callable[..., Any]) -> None:
         """Count these functions as the guard's work from their very first step."""
@@ -126,7 +126,7 @@ class Signals:
         before = self._before.get(number) or signal.getsignal(number)
         return None if before == self._handle else before
 
-    # ---- the guard's own work ------------------------------------------------------
+    # ---- the guard's own work --------------------------------------------------------
 
     @contextlib.contextmanager
     def held(

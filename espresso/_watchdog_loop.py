@@ -88,7 +88,7 @@ class Loop:
         self.is_warming = False
         self.warmed_at = -REOPEN_PAUSE
 
-    # ---- the beginning -----------------------------------------------------------
+    # ---- the beginning ---------------------------------------------------------------
 
     def start(self) -> None:
         """Say HELLO; get key, proxy and settings; make the client."""
@@ -118,7 +118,7 @@ class Loop:
     def _connect(self) -> _core.Client:
         return self.secrets.client(**self.settings["client"])
 
-    # ---- the loop ----------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------
 
     def turn(self) -> None:
         """Wait until something happens, and do what is to be done then.
@@ -211,7 +211,7 @@ class Loop:
     def _leave(self, status: int) -> NoReturn:
         os._exit(status)
 
-    # ---- the bot -----------------------------------------------------------------
+    # ---- the bot ---------------------------------------------------------------------
 
     def _receive(self) -> list[tuple[Any, ...]]:
         try:
@@ -264,7 +264,7 @@ class Loop:
             for name, duty in call.duties.items()
         )
 
-    # ---- arming ------------------------------------------------------------------
+    # ---- arming ----------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Go on with whatever waits for locks, the connection, or quiet."""
@@ -336,7 +336,7 @@ class Loop:
         if done:
             self.inherited.remove((claim, until))
 
-    # ---- calls -------------------------------------------------------------------
+    # ---- calls -----------------------------------------------------------------------
 
     def _start_calls(self) -> None:
         for call in self.state.calls(clock()):
@@ -385,7 +385,7 @@ class Loop:
         old.close()
         self._look_at_connections()
 
-    # ---- the connection ----------------------------------------------------------
+    # ---- the connection --------------------------------------------------------------
 
     def _keep_warm(self) -> None:
         if self.is_warming or self._reopens_at() is None:

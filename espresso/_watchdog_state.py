@@ -64,7 +64,7 @@ class State:
         """A duty was given up: nobody knows what is open."""
         self._going_on: dict[int, set[str]] = {}
 
-    # ---- what the bot says ---------------------------------------------------
+    # ---- what the bot says -----------------------------------------------------------
 
     def arm(
         self,
@@ -125,7 +125,7 @@ class State:
         self.wards.clear()
         self._take_on(names, now)
 
-    # ---- what is to be done --------------------------------------------------
+    # ---- what is to be done ----------------------------------------------------------
 
     def check_hearts(self, now: float) -> None:
         for number, ward in list(self.wards.items()):
@@ -177,7 +177,7 @@ class State:
             self._say("CRITICAL", f"{told}; given up: orders may be open")
             self._settle(name)
 
-    # ---- who holds which symbol ------------------------------------------------
+    # ---- who holds which symbol ------------------------------------------------------
 
     def guarded(self) -> set[str]:
         return {name for ward in self.wards.values() for name in ward.symbols}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -113,10 +114,8 @@ class Relay:
         """Close every connection, as a server does with idle ones."""
         with self._lock:
             for one in self._open:
-                try:
+                with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
                 one.close()
             self._open.clear()
 

@@ -67,7 +67,7 @@ def watchdog_of(guard: espresso.Guard) -> int:
     return pid
 
 
-# ---- what is given ---------------------------------------------------------------
+# ---- what is given -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_time_for_many_symbols_grows() -> None:
     assert espresso.guard(SYMBOL, timeout=3)._timeout == 3.0
 
 
-# ---- arming ------------------------------------------------------------------------
+# ---- arming --------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("environment")
@@ -198,7 +198,7 @@ def test_no_connection(exchange: Exchange) -> None:
         )
         began = time.monotonic()
         with (
-            pytest.raises(espresso.GuardError, match="no connection .* ConnectError"),
+            pytest.raises(espresso.GuardError, match=r"no connection .* ConnectError"),
             client.guard(SYMBOL, timeout=1.0),
         ):
             pytest.fail("the body ran")
@@ -307,7 +307,7 @@ def test_a_runtime_directory_of_others_is_not_used(
         client.guard(SYMBOL).start()
 
 
-# ---- leaving -----------------------------------------------------------------------
+# ---- leaving -------------------------------------------------------------------------
 
 
 class Mine(Exception):
@@ -397,10 +397,12 @@ def test_a_failed_cancel_is_raised_on_a_clean_end(
         through = espresso.Client(
             exchange.key, base_url=relay.url, ca_file=exchange.ca_file
         )
-        with pytest.raises(espresso.ConnectError) as caught:
-            with through.guard(SYMBOL, timeout=1.0) as g:
-                watchdog = watchdog_of(g)
-                relay.go_down()
+        with (
+            pytest.raises(espresso.ConnectError) as caught,
+            through.guard(SYMBOL, timeout=1.0) as g,
+        ):
+            watchdog = watchdog_of(g)
+            relay.go_down()
         assert str(watchdog) in caught.value.__notes__[-1]
         assert "CRITICAL" in [r.levelname for r in caplog.records]
         assert exchange.open_orders()
@@ -415,9 +417,11 @@ def test_several_symbols_of_which_one_fails(exchange: Exchange) -> None:
         exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, max_retries=0
     )
     exchange.place(SYMBOL)
-    with pytest.raises(espresso.PartialCancelError) as caught:
-        with client.guard([SYMBOL, "UNKNOWNUSDM"]) as g:
-            watchdog = watchdog_of(g)
+    with (
+        pytest.raises(espresso.PartialCancelError) as caught,
+        client.guard([SYMBOL, "UNKNOWNUSDM"]) as g,
+    ):
+        watchdog = watchdog_of(g)
     assert list(caught.value.failed) == ["UNKNOWNUSDM"]
     assert list(caught.value.results) == [SYMBOL]
     exchange.place("UNKNOWNUSDM", 0)

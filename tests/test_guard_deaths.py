@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,5 +236,3 @@ def test_an_out_of_memory_kill(exchange: Exchange, clean_env: dict[str, str]) ->
 def test_the_groups_of_this_machine_are_left_as_they_were() -> None:
     name = f"espresso-test-{os.getpid()}"
     assert not [root for root in CGROUPS if (root / name).exists()]
-
-

@@ -29,20 +29,22 @@ def lateness(exchange: Exchange, last_beat: float) -> float:
 
 def test_a_missed_beat_trips(client: espresso.Client, exchange: Exchange) -> None:
     exchange.place(SYMBOL)
-    with pytest.raises(espresso.GuardTrippedError, match="were cancelled"):
-        with client.guard(SYMBOL, heartbeat=HEARTBEAT) as g:
-            for _ in range(5):
-                time.sleep(HEARTBEAT / 4)
-                g.beat()
-            last = time.time()
-            assert exchange.calls == []
-            assert 0 <= lateness(exchange, last) <= LATE
-            nothing_open(exchange)
-            wait_until(lambda: g.tripped, "the guard knows")
-            assert "tripped" in repr(g)
-            with pytest.raises(espresso.GuardTrippedError, match="stop quoting"):
-                g.beat()
-            calls = len(exchange.calls)
+    with (
+        pytest.raises(espresso.GuardTrippedError, match="were cancelled"),
+        client.guard(SYMBOL, heartbeat=HEARTBEAT) as g,
+    ):
+        for _ in range(5):
+            time.sleep(HEARTBEAT / 4)
+            g.beat()
+        last = time.time()
+        assert exchange.calls == []
+        assert 0 <= lateness(exchange, last) <= LATE
+        nothing_open(exchange)
+        wait_until(lambda: g.tripped, "the guard knows")
+        assert "tripped" in repr(g)
+        with pytest.raises(espresso.GuardTrippedError, match="stop quoting"):
+            g.beat()
+        calls = len(exchange.calls)
     assert len(exchange.calls) > calls  # leaving sweeps once more
 
 
@@ -81,11 +83,13 @@ def test_a_trip_under_way_to_an_exception(
 
 def test_when_error_and_tripped(client: espresso.Client, exchange: Exchange) -> None:
     """A tripped guard sweeps once more also after a clean end."""
-    with pytest.raises(espresso.GuardTrippedError):
-        with client.guard(SYMBOL, heartbeat=2, when="error") as g:
-            wait_until(lambda: g.tripped, "it trips")
-            exchange.wait_for_calls(1)
-            exchange.place(SYMBOL)
+    with (
+        pytest.raises(espresso.GuardTrippedError),
+        client.guard(SYMBOL, heartbeat=2, when="error") as g,
+    ):
+        wait_until(lambda: g.tripped, "it trips")
+        exchange.wait_for_calls(1)
+        exchange.place(SYMBOL)
     assert exchange.open_orders() == []
 
 
@@ -145,13 +149,15 @@ def test_started_again_after_a_trip_it_is_swept(
 def test_a_tripped_guard_sweeps_every_5_s(
     client: espresso.Client, exchange: Exchange
 ) -> None:
-    with pytest.raises(espresso.GuardTrippedError):
-        with client.guard(SYMBOL, heartbeat=HEARTBEAT):
-            exchange.wait_for_calls(1, 5)
-            exchange.place(SYMBOL)
-            nothing_open(exchange, 6.5)
-            exchange.place(SYMBOL)
-            nothing_open(exchange, 6.5)
+    with (
+        pytest.raises(espresso.GuardTrippedError),
+        client.guard(SYMBOL, heartbeat=HEARTBEAT),
+    ):
+        exchange.wait_for_calls(1, 5)
+        exchange.place(SYMBOL)
+        nothing_open(exchange, 6.5)
+        exchange.place(SYMBOL)
+        nothing_open(exchange, 6.5)
 
 
 FROZEN = f"""{ARMED}
@@ -208,12 +214,12 @@ def test_a_loop_that_is_blocked(client: espresso.Client, exchange: Exchange) -> 
     assert exchange.open_orders() == []
 
 
-# ---- its clock ---------------------------------------------------------------------
+# ---- its clock -----------------------------------------------------------------------
 
 
 def test_the_clock_goes_on_while_the_machine_sleeps() -> None:
     expected = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    assert _guard_wire._CLOCK == expected
+    assert expected == _guard_wire._CLOCK
     assert abs(clock() - time.clock_gettime(expected)) < 1
 
 
@@ -224,17 +230,19 @@ def test_a_clock_that_jumps_trips_at_the_next_beat(
     from espresso import _guard
 
     exchange.place(SYMBOL)
-    with pytest.raises(espresso.GuardTrippedError, match="stop quoting"):
-        with client.guard(SYMBOL, heartbeat=60) as g:
-            now = clock()
-            monkeypatch.setattr(_guard, "clock", lambda: now + 59.9 + BEAT_SLACK)
+    with (
+        pytest.raises(espresso.GuardTrippedError, match="stop quoting"),
+        client.guard(SYMBOL, heartbeat=60) as g,
+    ):
+        now = clock()
+        monkeypatch.setattr(_guard, "clock", lambda: now + 59.9 + BEAT_SLACK)
+        g.beat()
+        monkeypatch.setattr(_guard, "clock", lambda: now + 120.1 + BEAT_SLACK)
+        try:
             g.beat()
-            monkeypatch.setattr(_guard, "clock", lambda: now + 120.1 + BEAT_SLACK)
-            try:
-                g.beat()
-            finally:
-                monkeypatch.undo()
-                nothing_open(exchange)  # the watchdog was told
+        finally:
+            monkeypatch.undo()
+            nothing_open(exchange)  # the watchdog was told
 
 
 def test_beats_in_a_forked_child_raise(client: espresso.Client) -> None:

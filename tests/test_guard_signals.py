@@ -112,9 +112,12 @@ def test_nested_guards_share_the_handlers(
     client: espresso.Client, exchange: Exchange
 ) -> None:
     before = handlers()
-    with pytest.raises(SystemExit), client.guard(SYMBOL):
-        with client.guard("NIGHTUSDM"):
-            pass
+    with (
+        pytest.raises(SystemExit),
+        client.guard(SYMBOL),
+        client.guard("NIGHTUSDM"),
+    ):
+        pass
         assert handlers() != before
         raise_soon(TERM)
         time.sleep(5)
@@ -302,7 +305,7 @@ def test_protected_from_the_first_step_on() -> None:
         noted._handle(TERM, sys._getframe())
 
 
-# ---- asyncio ---------------------------------------------------------------------------
+# ---- asyncio -------------------------------------------------------------------------
 
 
 def test_async_with(client: espresso.Client, exchange: Exchange) -> None:
@@ -468,7 +471,7 @@ asyncio.run(main())
         wait_until(lambda: has_ended(pid), "the watchdog ends")
 
 
-# ---- fork ------------------------------------------------------------------------------
+# ---- fork ----------------------------------------------------------------------------
 
 FORKS = {
     "leaves the block": "pass",
@@ -628,4 +631,3 @@ def test_under_other_warnings_it_is_silent(
         child.line()
         child.tell()
         assert child.end().check().err == ""
-

@@ -72,7 +72,7 @@ class Watch(RuleBasedStateMachine):
     def _release(self, symbols: Sequence[str]) -> None:
         self.released |= set(symbols)
 
-    # ---- the bot -------------------------------------------------------------------
+    # ---- the bot ---------------------------------------------------------------------
 
     @precondition(lambda self: self.bot_lives)
     @rule(
@@ -157,7 +157,7 @@ class Watch(RuleBasedStateMachine):
         self.hearts.clear()
         self.state.bot_has_ended(self.now)
 
-    # ---- the world ----------------------------------------------------------------
+    # ---- the world -------------------------------------------------------------------
 
     @rule(up=st.booleans())
     def exchange(self, up: bool) -> None:
@@ -216,7 +216,7 @@ class Watch(RuleBasedStateMachine):
     def _tripped(self, number: int) -> bool:
         return ("tripped", number) in self.sent
 
-    # ---- what always holds -------------------------------------------------------
+    # ---- what always holds -----------------------------------------------------------
 
     @invariant()
     def a_released_symbol_is_nobodys(self) -> None:
@@ -273,7 +273,7 @@ TestWatch.settings = settings(
 )
 
 
-# ---- one by one ------------------------------------------------------------------------
+# ---- one by one ----------------------------------------------------------------------
 
 
 def test_the_first_call_is_at_once_and_the_proof_a_second_later() -> None:

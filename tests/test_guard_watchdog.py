@@ -1,4 +1,4 @@
-"""The watchdog as a process: what it holds, what it costs, how it dies and is mended."""
+"""The watchdog as a process: what it holds and costs, how it dies and is mended."""
 
 from __future__ import annotations
 
@@ -287,7 +287,9 @@ def test_the_bots_death_after_its_watchdogs(
 ) -> None:
     """The replacement is as good, also with the exchange down meanwhile."""
     with Relay(exchange.url) as relay:
-        env = default_environment(clean_env, exchange) | {"DELTADEFI_BASE_URL": relay.url}
+        env = default_environment(clean_env, exchange) | {
+            "DELTADEFI_BASE_URL": relay.url
+        }
         with Child(bot("time.sleep(60)"), env) as child:
             first = watchdog_pid(child.line())
             exchange.place(SYMBOL)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._client import Origin
-    from ._guard import Guard
+    from ._guard_life import Life
 
 PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", LOOPBACK_VARIABLE, LOG_VARIABLE)
 """All of our environment that a watchdog gets."""
@@ -210,7 +210,7 @@ class Link:
         self.origin = origin
         self.lock = threading.RLock()
         self.process: Process | None = None
-        self.guards: dict[int, Guard] = {}
+        self.guards: dict[int, Life] = {}
         self.lost: str = ""
         """Why there is no watchdog any more, and will be none; "": there is."""
         self._locks = ""
@@ -250,12 +250,7 @@ class Link:
             target=self._listen, args=[process], name="espresso-guard", daemon=True
         ).start()
 
-    def arm(
-        self,
-        guard: Guard,
-        replaced: Sequence[tuple[int, Sequence[str]]],
-        until: float,
-    ) -> list[str]:
+    def arm(self, guard: Life, until: float) -> list[str]:
         """Let the watchdog take the guard on; the symbols to sweep before quoting,
         since an orphan left them.
 
@@ -271,7 +266,6 @@ class Link:
                     number,
                     guard.symbols,
                     guard.heartbeat,
-                    [(other, list(names)) for other, names in replaced],
                     max(0.1, until - clock()),
                 )
             # It refuses by itself when the time is over, and says why.
@@ -301,15 +295,27 @@ class Link:
         Returns when nothing that was sent for it is under way; at the last guard's,
         when the process has ended.
         """
-        reply = self._replies[number] = Reply()
         with self.lock:
             self.guards.pop(number, None)
-            self._send("goodbye", number)
+        self._ask("goodbye", number)
+        self._end_if_over()
+
+    def replace(self, number: int, replaced: list[tuple[int, list[str]]]) -> None:
+        """Take symbols from other guards; this one is armed for them already.
+
+        Returns when nothing that was sent for those is under way.
+        """
+        self._ask("replace", number, replaced)
+
+    def _ask(self, what: str, number: int, *rest: Any) -> None:
+        """Send, and wait for the watchdog's word that it is done."""
+        reply = self._replies[number] = Reply()
+        with self.lock:
+            self._send(what, number, *rest)
             waits = self.process is not None
         if waits:
             reply.get(clock() + _END_TIME)
         self._replies.pop(number, None)
-        self._end_if_over()
 
     def go_on(self, number: int, symbols: Sequence[str], began: float) -> None:
         """The guard is left without proof: that is the watchdog's now."""
@@ -403,15 +409,13 @@ class Link:
                 return
             self._begin(clock() + _RESTART_TIME)
             for guard in list(self.guards.values()):
-                self._send(
-                    "arm", guard.number, guard.symbols, guard.heartbeat, [], None
-                )
+                self._send("arm", guard.number, guard.symbols, guard.heartbeat, None)
                 if guard.last_beat is not None:
                     self._send("beat", guard.number, guard.last_beat)
                 if guard.tripped:
                     self._send("trip", guard.number)
             for number, (symbols, began) in self._going_on.items():
-                self._send("arm", number, symbols, None, [], None)
+                self._send("arm", number, symbols, None, None)
                 self._send("go on", number, began)
 
     def _lose(self, reason: str) -> None:

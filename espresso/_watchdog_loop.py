@@ -55,14 +55,12 @@ class Arming:
         number: int,
         symbols: Sequence[str],
         heartbeat: float | None,
-        replaced: Sequence[tuple[int, Sequence[str]]],
         patience: float | None,
         claim: Claim,
     ) -> None:
         self.number = number
         self.symbols = list(symbols)
         self.heartbeat = heartbeat
-        self.replaced = replaced
         self.claim = claim
         self.needs_connection = patience is not None
         self.until = clock() + (_YIELD_TIME if patience is None else patience)
@@ -234,11 +232,14 @@ class Loop:
             case "trip":
                 self.state.trip(number, clock())
             case "arm":
-                symbols, heartbeat, replaced, patience = rest
+                symbols, heartbeat, patience = rest
                 claim = self.locks.claim(symbols)
-                self.armings.append(
-                    Arming(number, symbols, heartbeat, replaced, patience, claim)
-                )
+                arming = Arming(number, symbols, heartbeat, patience, claim)
+                self.armings.append(arming)
+            case "replace":
+                for other, symbols in rest[0]:
+                    self.state.hand_over(other, symbols)
+                self._say_when_quiet("left", number)
             case "goodbye":
                 for arming in [one for one in self.armings if one.number == number]:
                     self._refuse(arming, "it was withdrawn")
@@ -310,9 +311,7 @@ class Loop:
         for symbol in left - set(arming.symbols) - self.state.guarded():
             claim = self.locks.claim([symbol])
             self.inherited.append((claim, now + _YIELD_TIME))
-        taken = self.state.arm(
-            arming.number, arming.symbols, arming.heartbeat, arming.replaced
-        )
+        taken = self.state.arm(arming.number, arming.symbols, arming.heartbeat)
         left &= set(arming.symbols)
         self._say_when_quiet("armed", arming.number, sorted(left.union(taken)))
 

@@ -67,20 +67,23 @@ class State:
     # ---- what the bot says -----------------------------------------------------------
 
     def arm(
-        self,
-        number: int,
-        symbols: Sequence[str],
-        heartbeat: float | None,
-        replaced: Sequence[tuple[int, Sequence[str]]] = (),
+        self, number: int, symbols: Sequence[str], heartbeat: float | None
     ) -> list[str]:
         """Take a guard on; the symbols whose unproven cancel it takes over."""
         self.wards[number] = Ward(symbols, heartbeat)
         left = [name for name in symbols if self._is_ours_to_prove(name)]
         for name in left:
             self._settle(name)
-        for other, names in replaced:
-            self._hand_over(other, names)
         return left
+
+    def hand_over(self, number: int, symbols: Sequence[str]) -> None:
+        """The guard loses these symbols: another one is armed for them."""
+        ward = self.wards.get(number)
+        if ward is not None:
+            ward.symbols -= set(symbols)
+            if not ward.symbols:
+                del self.wards[number]
+            self._let_go(symbols)
 
     def beat(self, number: int, at: float) -> None:
         """A beat; the first one starts the heart."""
@@ -218,11 +221,3 @@ class State:
     def _tripped(self) -> set[str]:
         wards = (ward for ward in self.wards.values() if ward.tripped)
         return {name for ward in wards for name in ward.symbols}
-
-    def _hand_over(self, number: int, symbols: Sequence[str]) -> None:
-        ward = self.wards.get(number)
-        if ward is not None:
-            ward.symbols -= set(symbols)
-            if not ward.symbols:
-                del self.wards[number]
-            self._let_go(symbols)

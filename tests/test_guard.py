@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import espresso
-from espresso import _guard, _guard_link
+from espresso import _guard_life, _guard_link
 from espresso.sandbox import Exchange
 from tests.guarded import SYMBOL, Relay, has_ended, nothing_open, wait_until
 
@@ -38,7 +38,7 @@ def nothing_is_left() -> Iterator[None]:
     """No process, no thread, no handler, no lock file outlives a test."""
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)]
     yield
-    for one in list(_guard._started):
+    for one in list(_guard_life.started):
         one.stop(cancel=False)
     assert psutil.Process().children() == []
     wait_until(

@@ -117,7 +117,6 @@ def test_nested_guards_share_the_handlers(
         client.guard(SYMBOL),
         client.guard("NIGHTUSDM"),
     ):
-        pass
         assert handlers() != before
         raise_soon(TERM)
         time.sleep(5)

@@ -81,16 +81,11 @@ class Watch(RuleBasedStateMachine):
         heartbeat=st.sampled_from([None, 2.0, 5.0]),
     )
     def arm(self, symbols: set[str], heartbeat: float | None) -> int:
-        return self._arm(symbols, heartbeat, [])
+        return self._arm(symbols, heartbeat)
 
-    def _arm(
-        self,
-        symbols: set[str],
-        heartbeat: float | None,
-        replaced: list[tuple[int, list[str]]],
-    ) -> int:
+    def _arm(self, symbols: set[str], heartbeat: float | None) -> int:
         self.numbers += 1
-        left = self.state.arm(self.numbers, sorted(symbols), heartbeat, replaced)
+        left = self.state.arm(self.numbers, sorted(symbols), heartbeat)
         self._drop_stale()
         self.released -= symbols
         self.open -= set(left)  # the guard sweeps them before its body runs
@@ -137,7 +132,10 @@ class Watch(RuleBasedStateMachine):
         self.hearts.pop(number, None)
         if self._tripped(number):
             self.open -= symbols
-        return self._arm(symbols, None, [(number, sorted(symbols))])
+        later = self._arm(symbols, None)
+        self.state.hand_over(number, sorted(symbols))
+        self._drop_stale()
+        return later
 
     @precondition(lambda self: self.bot_lives)
     @rule(number=guards)

@@ -131,6 +131,19 @@ class Guard(Life):
             if self._link is not None:
                 self._link.beat(self.number, now)
 
+    def _leave_quietly(self, *, clean: bool) -> Exception | None:
+        """For the command line, which raises nothing: what went wrong, if it did."""
+        with signals.held():
+            failure = self._leave(clean)
+        self._drop_signals()
+        return failure
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the watchdog is at work on what could not be proven here."""
+        link = self._link
+        return link is not None and link.goes_on_with(self.number)
+
     # ---- in this thread, or in another -----------------------------------------------
 
     def _enter_here(self, *, stays: bool) -> None:

@@ -324,6 +324,9 @@ class Link:
             self._going_on[number] = symbols, began
             self._send("go on", number, began)
 
+    def goes_on_with(self, number: int) -> bool:
+        return number in self._going_on and not self.lost
+
     def beat(self, number: int, at: float) -> None:
         """Never blocks; a beat that finds no room is not needed: others wait."""
         process = self.process

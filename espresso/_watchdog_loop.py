@@ -23,7 +23,7 @@ from ._watchdog_process import (
     connections,
     harden,
     logger,
-    open_process,
+    open_parent,
     take_signals,
 )
 from ._watchdog_state import Call, State
@@ -107,7 +107,7 @@ class Loop:
         self.locks = Locks(settings["locks"], account, self.bot)
         self.state = State(self.say, self._send, self.locks.drop)
         try:
-            self.process = open_process(self.bot)
+            self.process = open_parent(self.bot)
         except ProcessLookupError:
             self._leave(0)
         for message in received:
@@ -191,7 +191,7 @@ class Loop:
         return (self.is_ending or not self.bot_lives) and not busy
 
     def _bot_has_ended(self) -> None:
-        names = ", ".join(sorted(self.state.guarded())) or "nothing"
+        names = ", ".join(sorted(self.state.guarded()))
         now = clock()
         self.state.bot_has_ended(now)
         self._start_calls()
@@ -204,7 +204,8 @@ class Loop:
         for arming in list(self.armings):
             self._refuse(arming, "the process has ended")
         self.locks.orphaned()
-        self.say("WARNING", f"process {self.bot} has ended: cancelling {names}")
+        if names:
+            self.say("WARNING", f"process {self.bot} has ended: cancelling {names}")
 
     def _leave(self, status: int) -> NoReturn:
         os._exit(status)

@@ -77,26 +77,33 @@ def take_signals() -> tuple[int, int]:
     return reader, writer
 
 
-def open_process(pid: int) -> int | None:
-    """A descriptor that becomes readable when the parent `pid` has ended.
+def descriptor_of(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process has ended.
 
-    None where there is no such thing; the pipe alone must do. Raises
-    ProcessLookupError if it has ended already.
+    None where there is no such thing. Raises ProcessLookupError if it has ended
+    already.
     """
-    descriptor = None
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(PermissionError, NotImplementedError):
-            descriptor = os.pidfd_open(pid)
-    elif sys.platform == "darwin":
+    if sys.platform == "darwin":
         import select
 
         queue = select.kqueue()
-        event = select.kevent(
+        end = select.kevent(
             pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT
         )
-        queue.control([event], 0)
+        queue.control([end], 0)
+        # A duplicate, since the object closes its own when it is forgotten.
         descriptor = os.dup(queue.fileno())
         queue.close()
+        return descriptor
+    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(PermissionError, NotImplementedError):
+            return os.pidfd_open(pid)
+    return None
+
+
+def open_parent(pid: int) -> int | None:
+    """`descriptor_of` our parent; raises ProcessLookupError if that is another."""
+    descriptor = descriptor_of(pid)
     # After the opening: so it is not another process that got the number since.
     if os.getppid() != pid:
         raise ProcessLookupError(f"process {pid} has ended")

@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 CC     := cc
 CALLS  ?= 20000
+RUNS   ?= 50
 SEED   ?= 1
 FACE   ?= espresso
 TESTS  ?= tests
@@ -47,9 +48,10 @@ C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
 NOT_FREE := cli doctor errors replies processes readme source
-FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py)
+FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
+               --ignore-glob='tests/test_guard*.py'
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded chaos lint fix bench bench-cli clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos lint fix bench bench-cli clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -72,7 +74,15 @@ test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)
 	@PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --num-callers=30 \
 	    --undef-value-errors=no --suppressions=scripts/valgrind.supp \
-	    $(PYTEST) -o faulthandler_timeout=0 -m "not slow and not chaos" $(TESTS)
+	    $(PYTEST) -o faulthandler_timeout=0 -m "not slow and not long and not chaos" $(TESTS)
+
+# The waits of 15 s and the like; each way to die 100 times, an outage of 20 s.
+test-guard-long: build ## run the guard's tests with all their repeats (an hour)
+	@GUARD_REPEATS=100 GUARD_OUTAGE=20 GUARD_EXAMPLES=2000 GUARD_ROUNDS=200 \
+	    $(PYTEST) -m "long or not long" tests/test_guard*.py
+
+guard-latency: build ## measure a bot's death to the watchdog's cancel (RUNS=50)
+	@$(BIN)/python -m benchmarks.guard --runs $(RUNS)
 
 # The first run builds that Python, into build/; it takes some minutes.
 test-freethreaded: build ## run pytest on a CPython without a GIL (TESTS=tests/test_x.py)

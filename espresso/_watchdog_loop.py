@@ -168,6 +168,7 @@ class Loop:
                 self.say("WARNING", "SIGTERM: cancelling, then ending")
                 self.is_ending = True
                 self.state.bot_has_ended(clock())
+                self.state.hurry(clock())
             elif number == STAND_DOWN and self._is_orphan():
                 # The files stay: they tell the successor what is left to prove.
                 self.say("INFO", "standing down for a new guard")

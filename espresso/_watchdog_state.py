@@ -128,6 +128,11 @@ class State:
         self.wards.clear()
         self._take_on(names, now)
 
+    def hurry(self, now: float) -> None:
+        """Try all at once that waits for its next try."""
+        for duty in self.duties.values():
+            duty.due = min(duty.due, max(now, duty.began))
+
     # ---- what is to be done ----------------------------------------------------------
 
     def check_hearts(self, now: float) -> None:

@@ -129,6 +129,7 @@ def nothing_open_on(exchange: Exchange, symbol: str) -> None:
     wait_until(lambda: not exchange.open_orders(symbol), "no open order")
 
 
+@pytest.mark.long
 def test_started_again_after_a_trip_it_is_swept(
     client: espresso.Client, exchange: Exchange
 ) -> None:
@@ -145,7 +146,7 @@ def test_started_again_after_a_trip_it_is_swept(
     second.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tripped_guard_sweeps_every_5_s(
     client: espresso.Client, exchange: Exchange
 ) -> None:

@@ -228,7 +228,7 @@ def process_idle(process: psutil.Process) -> bool:
     return bool(sum(process.cpu_times()[:2]) - before <= 2 * TICK)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_is_opened_again_after_15_s(exchange: Exchange) -> None:
     with Relay(exchange.url) as relay:
         client = espresso.Client(

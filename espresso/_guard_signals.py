@@ -52,15 +52,18 @@ class Signals:
         self._entrances.update(function.__code__ for function in entrances)
 
     def install(self) -> bool:
-        """Begin to handle signals for one more guard; False outside the main
-        thread, where Python does not allow it."""
+        """Begin to handle signals for one more guard; False where Python does not
+        allow it: outside the main thread, and in a subinterpreter."""
         if threading.current_thread() is not threading.main_thread():
             return False
-        self._users += 1
-        if self._users == 1:
+        if self._users == 0:
             self.interrupted = False
-            for number in (*_ENDING, signal.SIGINT):
-                self._take(number)
+            try:
+                for number in (*_ENDING, signal.SIGINT):
+                    self._take(number)
+            except ValueError:
+                return False
+        self._users += 1
         return True
 
     def _take(self, number: signal.Signals) -> None:
@@ -71,8 +74,8 @@ class Signals:
             return  # left behind by a guard that another thread has stopped
         kills = before is signal.SIG_DFL
         if callable(before) or (kills and number in _ENDING):
-            self._before[number] = before
             signal.signal(number, self._handle)
+            self._before[number] = before
 
     def uninstall(self) -> None:
         """End that for one guard; with the last one, put the handlers back."""

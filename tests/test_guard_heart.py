@@ -246,6 +246,7 @@ def test_a_clock_that_jumps_trips_at_the_next_beat(
             nothing_open(exchange)  # the watchdog was told
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # threads and fork, 3.12
 def test_beats_in_a_forked_child_raise(client: espresso.Client) -> None:
     with client.guard(SYMBOL, heartbeat=60) as g:
         reader, writer = os.pipe()

@@ -539,15 +539,6 @@ def test_named_attributes_are_there() -> None:
     assert [name for name in names if not hasattr(error, name)] == []
 
 
-# What is in no release yet, and must not be promised.
-TO_COME = re.compile(r"\bguard\(")
-
-
-def test_no_feature_is_named_that_is_not_there() -> None:
-    for name in DOCUMENTS:
-        assert not TO_COME.search(text_of(name)), name
-
-
 # ---- the other tables ----------------------------------------------------------------
 
 
@@ -575,6 +566,13 @@ def test_table_of_options() -> None:
     }
     parameters = inspect.signature(espresso.Client).parameters
     assert stated == {name: repr(it.default) for name, it in parameters.items()}
+
+
+def test_table_of_options_of_the_guard() -> None:
+    rows = rows_under(README, "| the guard's option |")
+    stated = {unquoted(row[0]): unquoted(row[1]) for row in rows}
+    parameters = list(inspect.signature(espresso.guard).parameters.values())[1:]
+    assert stated == {it.name: str(it.default) for it in parameters}
 
 
 def test_defaults_in_the_text() -> None:

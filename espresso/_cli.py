@@ -45,6 +45,10 @@ _VERBS = {
         "Check installation, key and connection; cancel nothing.",
         "_cli_doctor",
     ),
+    "guard": (
+        "Run a program, and cancel when it ends, however it does.",
+        "_cli_guard",
+    ),
     "sandbox": (
         "Run a practice exchange on this machine until Ctrl-C.",
         "_cli_sandbox",

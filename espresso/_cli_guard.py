@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from . import _client
+from . import _cli, _client
 from ._core import cancel_all
 from ._guard import Guard
 from ._watchdog_process import descriptor_of
@@ -99,20 +99,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def parse(parser: ArgumentParser, words: list[str], namespace: Arguments) -> Arguments:
-    """What follows the first ``--`` is the program's, whatever it looks like."""
-    end = words.index("--") if "--" in words else len(words)
-    parser.parse_intermixed_args(words[:end], namespace)
-    namespace.command = tuple(words[end + 1 :])
-    if bool(namespace.command) == (namespace.pid is not None):
-        parser.error("name either a program, after --, or a --pid")
-    if namespace.pid is not None and namespace.heartbeat is not None:
-        parser.error("--heartbeat needs a program that is started here, after --")
-    return namespace
+def plain(words: list[str]) -> Arguments | None:
+    """What follows the first ``--`` is the program's, whatever it looks like; only
+    what stands before it is parsed."""
+    if "--" not in words:
+        return None
+    end = words.index("--")
+    arguments = _cli._parse("guard", sys.modules[__name__], words[:end])
+    assert isinstance(arguments, Arguments)
+    arguments.command = tuple(words[end + 1 :])
+    return arguments
+
+
+def _misfit(arguments: Arguments) -> str:
+    """What does not go together in the arguments; "": all does."""
+    if bool(arguments.command) == (arguments.pid is not None):
+        return "name either a program, after --, or a --pid"
+    if arguments.pid is not None and arguments.heartbeat is not None:
+        return "--heartbeat needs a program that is started here, after --"
+    return ""
 
 
 def run(arguments: Arguments) -> int:
     """Guard until the program has ended; the exit status of EPILOG."""
+    misfit = _misfit(arguments)
+    if misfit:
+        return _complain(misfit, _USAGE)
     with _held():
         try:
             guard = Guard(
@@ -312,6 +324,6 @@ def _say(text: object) -> None:
         print(f"espresso guard: {text}", file=sys.stderr, flush=True)
 
 
-def _complain(error: BaseException, status: int) -> int:
+def _complain(error: object, status: int) -> int:
     _say(f"error: {error}")
     return status

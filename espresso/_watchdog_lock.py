@@ -259,7 +259,8 @@ def _exists(pid: int) -> bool:
 def _is_watchdog(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"_watchdog.py" in file.read()
+            words = file.read().split(b"\0")
+        return any(word.endswith(b"/espresso/_watchdog.py") for word in words)
     except FileNotFoundError:
         # No such process; or no /proc, as on macOS, where the lock alone must do.
         return not os.path.exists("/proc/self/cmdline")

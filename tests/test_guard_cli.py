@@ -26,16 +26,6 @@ from tests.guarded import (
     wait_until,
 )
 
-# The verb by itself, as the command line runs it.
-VERB = """
-import argparse, sys
-from espresso import _cli_guard as verb
-parser = argparse.ArgumentParser(
-    "espresso guard", formatter_class=argparse.RawDescriptionHelpFormatter
-)
-verb.add_arguments(parser)
-sys.exit(verb.run(verb.parse(parser, sys.argv[1:], verb.Arguments())))
-"""
 PATIENCE = 30.0  # seconds
 
 
@@ -47,7 +37,7 @@ def env(
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-c", VERB, *words]
+    return [sys.executable, "-m", "espresso", "guard", *words]
 
 
 def run(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

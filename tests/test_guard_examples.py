@@ -17,7 +17,6 @@ import pytest
 from espresso.sandbox import Exchange
 from tests.children import ROOT, default_environment
 from tests.guarded import SYMBOL, lock_folder, nothing_open
-from tests.test_guard_cli import VERB
 
 EXAMPLES = ROOT / "examples"
 PATIENCE = 30.0  # seconds
@@ -35,8 +34,8 @@ def env(
 def espresso_program(tmp_path: Path) -> str:
     """What `espresso guard` runs, as a program."""
     program = tmp_path / "espresso"
-    verb = shlex.join([sys.executable, "-c", VERB])
-    program.write_text(f'#!/bin/sh\nshift\nexec {verb} "$@"\n')
+    verb = shlex.join([sys.executable, "-m", "espresso"])
+    program.write_text(f'#!/bin/sh\nexec {verb} "$@"\n')
     program.chmod(0o755)
     return str(program)
 

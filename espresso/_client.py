@@ -8,7 +8,6 @@ explicit values and one call never mixes two states of the environment.
 import os
 
 from . import _core
-from ._sealed import Sealed
 from .errors import ConfigError
 
 TYPE_CHECKING = False
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._guard import Guard
+    from ._sealed import Sealed
     from ._types import Event
 
 KEY_VARIABLE = "DELTADEFI_API_KEY"  # [field]: every SDK of the exchange
@@ -116,7 +116,7 @@ class Options(_core.BaseClient):
     def _wipe(self) -> None:
         """Forget the secrets that guards are made with."""
         if self._origin is not None:
-            self._origin.sealed.forget()
+            self._origin.wipe()
 
     def __repr__(self) -> str:
         if not self._is_ready:  # a traceback that prints locals may ask
@@ -271,7 +271,7 @@ class Origin:
     def __init__(
         self,
         options: "dict[str, Any]",
-        sealed: Sealed,
+        sealed: "Sealed | None",
         on_event: "Callable[[Event], object] | None" = None,
     ) -> None:
         self.options = options
@@ -294,9 +294,12 @@ class Origin:
                 "connect_timeout": connect_timeout,
                 "user_agent": USER_AGENT,
             }
-            hidden = where.proxy
-            sealed = Sealed(api_key, None if hidden is None else hidden.value)
-            return cls(options, sealed, on_event)
+            hidden = where.proxy or Hidden(None)
+            if api_key is None and hidden.value is None:
+                return cls(options, None, on_event)
+            from ._sealed import Sealed  # only who has secrets waits for it
+
+            return cls(options, Sealed(api_key, hidden.value), on_event)
         finally:
             del api_key
 
@@ -305,18 +308,27 @@ class Origin:
 
         Raises ConfigError if there is no key at all.
         """
-        if not self.sealed.has_key:
+        from ._sealed import Sealed
+
+        sealed = self.sealed or Sealed(None, None)
+        if not sealed.has_key:
             key_from_environment()
         # Resolved: guard and watchdog trust the same roots, whatever becomes of the
         # environment.
         trust = self.options["ca_path"] or _core.system_trust()
         return Origin(
             self.options | {"ca_path": trust},
-            self.sealed.copy(KEY_VARIABLE),
+            sealed.copy(KEY_VARIABLE),
             self.on_event,
         )
 
+    def wipe(self) -> None:
+        if self.sealed is not None:
+            self.sealed.forget()
+
     def client(self, timeout: float) -> _core.Client:
+        """A client for a guard; like what follows, of one made by `for_guard`."""
+        assert self.sealed is not None
         return self.sealed.client(
             **self.options,
             timeout=timeout,
@@ -327,6 +339,7 @@ class Origin:
 
     def account(self) -> str:
         """A name for the account at this exchange."""
+        assert self.sealed is not None
         return self.sealed.account(self.options["base_url"])
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ._guard_loop import Beater
-    from ._sealed import Sealed
 
 IDLE, ARMING, ARMED = "idle", "arming", "armed"
 LEAVING, LEFT, HANDED_OVER = "leaving", "left", "handed over"
@@ -79,7 +78,7 @@ class Life:
         self._left_tripped = False
         self._link: Link | None = None
         self._client: _core.Client | None = None
-        self._sealed: Sealed | None = None
+        self._own_origin: _client.Origin | None = None
         self._has_signals = False
         self._beater: Beater | None = None
         self._given_up = threading.Event()
@@ -144,7 +143,7 @@ class Life:
         try:
             origin = (self._origin or _client.origin_of_environment()).for_guard()
             self._client = origin.client(self._timeout)
-            self._sealed = origin.sealed
+            self._own_origin = origin
             with _start_lock if stays else contextlib.nullcontext(), signals.waiting():
                 replaced = self._replaced(origin) if stays else []
                 self._arm(origin, replaced, until)
@@ -282,8 +281,8 @@ class Life:
             self._beater.stop()
         if self._client is not None:
             self._client.close()
-        if self._sealed is not None:
-            self._sealed.forget()
+        if self._own_origin is not None:
+            self._own_origin.wipe()
 
     def _drop_signals(self, error: BaseException | None = None) -> None:
         has_signals, self._has_signals = self._has_signals, False

@@ -120,6 +120,7 @@ class Process:
             "client": _client_options(origin),
         }
         try:
+            assert origin.sealed is not None
             self.socket.sendall(origin.sealed.message(), _NO_SIGPIPE)
             self.socket.sendall(pack(settings), _NO_SIGPIPE)
         except OSError as error:
@@ -355,7 +356,7 @@ class Link:
             self._send("end", 0)
         if process is not None and process.wait(_END_TIME) is not None:
             process.close()
-        self.origin.sealed.forget()
+        self.origin.wipe()
 
     # ---- listening -------------------------------------------------------------------
 

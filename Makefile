@@ -59,8 +59,10 @@ help: ## show this list
 demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
 
+# The guard's tests mostly wait, so they do it side by side.
 test: build test-c ## run the C tests, then pytest
-	@$(PYTEST)
+	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
+	@$(PYTEST) --ignore-glob='tests/test_guard*.py'
 
 test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 	@$(PYTHON) scripts/c_tests.py $^

@@ -14,7 +14,7 @@ import threading
 
 from . import _client, _core
 from ._guard_checks import checked_heartbeat, checked_symbols, checked_timeout
-from ._guard_link import Link, forget_all, link_for
+from ._guard_link import Link, forget_all, link_for, withdraw
 from ._guard_signals import signals
 from ._guard_sweep import sweep
 from ._guard_way_out import WayOut
@@ -151,7 +151,7 @@ class Life:
                     self._take_over(replaced)
                     started.append(self)
         except BaseException:
-            self._link_goodbye()
+            withdraw(self.number)
             self._clean_up(IDLE)
             raise
         log("info", "armed: %s; key and spelling are not proven yet", self)
@@ -165,7 +165,7 @@ class Life:
         self.account = origin.account()
         left: list[str] = []
         if self._has_watchdog:
-            self._link = link_for(origin, until)
+            self._link = link_for(self, origin, until)
             left = self._link.arm(self, until)
         try:
             self._sweep_first(left, replaced)

@@ -251,6 +251,13 @@ class Link:
             target=self._listen, args=[process], name="espresso-guard", daemon=True
         ).start()
 
+    def enter(self, guard: Life) -> bool:
+        """Keep the watchdog for this guard; False: it is on its way home."""
+        with self.lock:
+            if not self._is_over:
+                self.guards[guard.number] = guard
+            return not self._is_over
+
     def arm(self, guard: Life, until: float) -> list[str]:
         """Let the watchdog take the guard on; the symbols to sweep before quoting,
         since an orphan left them.
@@ -261,7 +268,6 @@ class Link:
         reply = self._replies[number] = Reply()
         try:
             with self.lock:
-                self.guards[number] = guard
                 self._send(
                     "arm",
                     number,
@@ -442,17 +448,27 @@ _links: dict[str, Link] = {}
 _links_lock = threading.Lock()
 
 
-def link_for(origin: Origin, until: float) -> Link:
+def withdraw(number: int) -> None:
+    """No watchdog is to keep anything of this guard, however far it has come."""
+    for link in list(_links.values()):
+        if number in link.guards:
+            link.goodbye(number)
+
+
+def link_for(guard: Life, origin: Origin, until: float) -> Link:
     """The watchdog of this account and host; started if there is none.
+
+    The guard is entered at once, so that nobody ends the watchdog meanwhile.
 
     Raises GuardError if it cannot be.
     """
     with _links_lock:
         account = origin.account()
         link = _links.get(account)
-        if link is None or link.lost:
+        if link is None or link.lost or not link.enter(guard):
             link = Link(origin.for_guard())
             link.start(until)
+            link.enter(guard)
             _links[account] = link
         return link
 

@@ -119,7 +119,7 @@ class Guard(Life):
         if self.heartbeat is None or self.last_beat is None:
             return
         now = clock()
-        if now - self.last_beat > self.heartbeat + BEAT_SLACK:
+        if self._is_late(now):
             # The watchdog's word may be under way; or this process slept with it.
             self.has_tripped()
             if self._link is not None:

@@ -18,7 +18,7 @@ from ._guard_link import Link, forget_all, link_for, withdraw
 from ._guard_signals import signals
 from ._guard_sweep import sweep
 from ._guard_way_out import WayOut
-from ._guard_wire import clock
+from ._guard_wire import BEAT_SLACK, clock
 from .errors import GuardError, GuardTrippedError
 
 TYPE_CHECKING = False
@@ -116,6 +116,12 @@ class Life:
             raise GuardError("this guard is not armed")
         if self._link is not None and self._link.lost:
             raise GuardError(f"the watchdog is lost: {self._link.lost}")
+
+    def _is_late(self, now: float) -> bool:
+        """Whether no beat came in time, by our own clock."""
+        if self.heartbeat is None or self.last_beat is None:
+            return False
+        return now - self.last_beat > self.heartbeat + BEAT_SLACK
 
     def has_tripped(self) -> None:
         """Called when the watchdog says so, or this process sees it first."""
@@ -258,7 +264,8 @@ class Life:
             if self._state != ARMED:
                 return False
             self._state = LEAVING
-            self._left_tripped = self._tripped
+            # The watchdog's word may still be under way.
+            self._left_tripped = self._tripped or self._is_late(clock())
             return True
 
     def _way_out(self, began: float) -> WayOut:

@@ -17,6 +17,7 @@ import time
 from collections import deque
 
 from ._client import LOOPBACK_VARIABLE
+from ._guard_sweep import watchdog_options
 from ._guard_wire import HELLO, Inbox, clock, pack
 from ._watchdog_lock import directory
 from ._watchdog_process import LOG_VARIABLE
@@ -117,7 +118,7 @@ class Process:
         settings = {
             "bot": os.getpid(),
             "locks": locks,
-            "client": _client_options(origin),
+            "client": watchdog_options(origin),
         }
         try:
             assert origin.sealed is not None
@@ -175,17 +176,6 @@ def _has_stderr() -> bool:
     except OSError:
         return False
     return True
-
-
-def _client_options(origin: Origin) -> dict[str, Any]:
-    """What the client of a watchdog is made with, the secrets aside."""
-    return {
-        **origin.options,
-        "timeout": 5.0,
-        "attempt_timeout": 2.0,
-        "max_retries": 0,
-        "on_event": None,
-    }
 
 
 class Reply:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import _core
+    from ._client import Origin
 
 
 class Swept:
@@ -54,3 +55,14 @@ def sweep(
         failure = error.failed[symbols[0]] if alone else error
         return Swept(done, error.failed, failure)
     return Swept({r["symbol"]: len(r["order_ids"]) for r in results})
+
+
+def watchdog_options(origin: Origin) -> dict[str, Any]:
+    """What the client of a watchdog is made with, the secrets aside."""
+    return {
+        **origin.options,
+        "timeout": 5.0,
+        "attempt_timeout": 2.0,
+        "max_retries": 0,
+        "on_event": None,
+    }

@@ -1,8 +1,8 @@
 /* loop.c - see loop.h. */
 #include "loop.h"
 
-#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define RINGS_MAX 1000 /* a timer that is due for ever rings oftener */
@@ -25,12 +25,22 @@ remove_one(const struct esp_change *change, bool *watched)
     *watched = false;
 }
 
+/* What an open descriptor is; 0: it is not open. */
+static ino_t
+inode_of(int fd)
+{
+    struct stat about;
+
+    return fstat(fd, &about) == 0 ? about.st_ino : 0;
+}
+
 static void
 add_one(struct loop *loop, const struct esp_change *change, bool *watched)
 {
     if (*watched)
         refuse(change, "added twice");
-    if (fcntl(change->fd, F_GETFD) < 0)
+    loop->inodes[change->fd] = inode_of(change->fd);
+    if (loop->inodes[change->fd] == 0)
         refuse(change, "added, and not open");
     *watched = true;
     loop->added[change->fd]++;
@@ -120,11 +130,14 @@ wait_for(struct loop *loop, struct pollfd *polled, int limit_ms)
 
     polled[0] = (struct pollfd){.fd = loop->wake, .events = POLLIN};
     for (fd = 0; fd <= loop->highest; fd++) {
-        if (loop->reads[fd] || loop->writes[fd])
-            polled[count++] = (struct pollfd){
-                .fd = fd,
-                .events = (short)((loop->reads[fd] ? POLLIN : 0) |
-                                  (loop->writes[fd] ? POLLOUT : 0))};
+        if (!loop->reads[fd] && !loop->writes[fd])
+            continue;
+        if (inode_of(fd) != loop->inodes[fd])
+            fail_msg("descriptor %d is another one than was added", fd);
+        polled[count++] = (struct pollfd){
+            .fd = fd,
+            .events = (short)((loop->reads[fd] ? POLLIN : 0) |
+                              (loop->writes[fd] ? POLLOUT : 0))};
     }
     if (left < 0 || left > limit_ms)
         left = limit_ms;

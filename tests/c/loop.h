@@ -1,11 +1,14 @@
 /* loop.h - an event loop around poll(2) that does what a watcher asks for, to
  * the letter, and fails the test when that is not what a loop can do: to add
  * a descriptor twice or a closed one, to remove one that it does not watch, to
- * close one that it still watches, or to ring for ever. */
+ * close one that it still watches, to believe that it watches one whose number
+ * is another's by now (epoll(7) and kqueue would not), or to ring for ever. */
 #ifndef LOOP_H
 #define LOOP_H
 
 #include "world.h"
+
+#include <sys/types.h>
 
 #define LOOP_DESCRIPTORS 4096
 
@@ -22,6 +25,7 @@ struct loop {
     bool reads[LOOP_DESCRIPTORS];
     bool writes[LOOP_DESCRIPTORS];
     unsigned added[LOOP_DESCRIPTORS]; /* how often: a number may come again */
+    ino_t inodes[LOOP_DESCRIPTORS];   /* of what was added last */
     int highest;
     int rang;     /* turns in a row that only the timer brought */
     int closed;   /* descriptors that it was told to close */

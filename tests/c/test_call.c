@@ -560,7 +560,7 @@ test_drain_is_bounded(void **state)
 
 /* ---- Idle connections --------------------------------------------------- */
 
-/* ESP_IDLE_MAX connections are kept, and the rest closed. */
+/* ESP_IDLE_MAX connections are kept, the warmest, and the rest closed. */
 static void
 test_idle_max(void **state)
 {
@@ -568,6 +568,7 @@ test_idle_max(void **state)
     struct step steps[CALLS];
     struct esp_press *presses[CALLS];
     struct esp_outcome outcomes[CALLS];
+    const struct esp_lane *warmest;
     struct world world;
     int i;
 
@@ -582,6 +583,7 @@ test_idle_max(void **state)
         drive_until_sent(presses[i], world.server, i + 1);
     }
     server_push(world.server, OK_200);
+    warmest = presses[CALLS - 1]->calls[0]->entry.lane;
     for (i = 0; i < CALLS; i++) {
         drive_by_hand(presses[i]);
         esp_press_free(presses[i]);
@@ -590,6 +592,7 @@ test_idle_max(void **state)
     }
     assert_int_equal(server_connections(world.server), CALLS);
     assert_int_equal(world.pool->idle_count, ESP_IDLE_MAX);
+    assert_ptr_equal(world.pool->idle, warmest);
     world_press(&world);
     assert_true(world.outcome.timing.reused);
     assert_int_equal(server_connections(world.server), CALLS);

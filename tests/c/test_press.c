@@ -185,18 +185,23 @@ leave_slots(struct esp_press *press, int slots)
         press->pace.free_at[i] = i < slots ? 0 : INT64_MAX;
 }
 
-/* Give turns until calls 0 to 3 wait for a slot; the others up to the ninth
- * are done. */
+/* Give turns until calls 0 to 3 wait for a slot, in `order`; the others up to
+ * the ninth are done. */
 static void
-drive_until_queued(struct esp_press *press)
+drive_until_queued(struct esp_press *press, struct esp_call **order)
 {
-    size_t queued = 0;
-    size_t i;
+    bool is_queued[4] = {false};
+    int queued = 0;
+    int i;
 
     while (queued < 4 || press->running > 4) {
         drive_once(press, 1);
-        for (queued = 0, i = 0; i < 4; i++)
-            queued += press->calls[i]->state == CALL_QUEUED;
+        for (i = 0; i < 4; i++) {
+            if (!is_queued[i] && press->calls[i]->state == CALL_QUEUED) {
+                is_queued[i] = true;
+                order[queued++] = press->calls[i];
+            }
+        }
     }
 }
 
@@ -209,7 +214,6 @@ test_order_of_waiting(void **state)
     struct world world;
     struct esp_press *press;
     struct esp_call *order[4];
-    struct esp_call *call;
     size_t i;
 
     (void)state;
@@ -218,11 +222,8 @@ test_order_of_waiting(void **state)
     world.cancel.max_retries = 1;
     press = start_list(&world, COUNT);
     assert_non_null(press);
-    drive_until_queued(press);
+    drive_until_queued(press, order);
     assert_int_equal(press->begun, ESP_RATE_CALLS);
-    for (i = 0, call = press->queue; i < 4; i++, call = call->next_queued)
-        order[i] = call;
-    assert_null(call);
     for (i = ESP_RATE_CALLS; i < COUNT; i++) {
         leave_slots(press, 1);
         press_on_timer(press);
@@ -465,6 +466,37 @@ test_stop_as_it_begins(void **state)
     check_not_tried(esp_press_outcome(press, 2), ESP_INTERRUPTED);
     check_not_tried(esp_press_outcome(press, 3), ESP_INTERRUPTED);
     esp_press_free(press);
+    world_close(&world);
+}
+
+/* The same while others wait for their second attempt. */
+static void
+test_stop_while_others_wait(void **state)
+{
+    const struct esp_settings by_name = {
+        .base_url = "https://exchange.invalid", .user_agent = "espresso-test"};
+    struct hooked hooked = {.stop_at = 4};
+    struct world world;
+    struct esp_press *press;
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ESP_LOOKUPS_MAX; i++)
+        lookups_note_abandoned(); /* now every look-up fails at once */
+    world_open_with(&world, NULL, 0, by_name);
+    world.cancel.max_retries = 5;
+    hook(&world, &hooked);
+    press = press_list(&world, 3);
+    assert_non_null(press);
+    assert_int_equal(hooked.shown, 4);
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(esp_press_outcome(press, i)->kind, ESP_INTERRUPTED);
+        assert_int_equal(esp_press_outcome(press, i)->attempts,
+                         i == 0 ? 2 : 1);
+    }
+    esp_press_free(press);
+    lookups_prepare_fork();
+    lookups_after_fork(true); /* forget them */
     world_close(&world);
 }
 
@@ -838,6 +870,7 @@ main(void)
         cmocka_unit_test(test_short_time),
         cmocka_unit_test(test_deadline_of_many),
         cmocka_unit_test(test_stop_as_it_begins),
+        cmocka_unit_test(test_stop_while_others_wait),
         cmocka_unit_test(test_stop_in_the_middle),
         cmocka_unit_test(test_stop_within_one_turn),
         cmocka_unit_test(test_slow_hook),

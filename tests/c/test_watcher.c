@@ -25,8 +25,9 @@ static const char *const symbols[SYMBOLS] = {"AAA", "BBB", "CCC", "DDD",
 /* ---- What no loop forgives ---------------------------------------------- */
 
 /* This program's own close stands before the system's, for libcurl too: a
- * connection that a loop still watches must not be closed, by anybody. */
-static struct loop *checked; /* the loop of this test; NULL: none */
+ * connection that a loop still watches must not be closed by its thread.  Of
+ * another thread poll(2) will tell. */
+static _Thread_local struct loop *checked; /* of this test; NULL: none */
 static int wrong_closes;
 
 /* libcurl opens and closes others: to talk to its resolver, to see whether there

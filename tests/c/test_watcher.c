@@ -91,8 +91,8 @@ end(void **state)
 /* ---- Names -------------------------------------------------------------- */
 
 /* This program's own getaddrinfo: exchange.invalid is this machine, or nobody
- * knows it, or nobody answers. */
-static enum { KNOWN, UNKNOWN, SILENT } names;
+ * knows it (at once, or after a while), or nobody answers. */
+static enum { KNOWN, UNKNOWN, SLOW, SILENT } names;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int inside;
@@ -105,6 +105,7 @@ getaddrinfo(const char *node, const char *service,
                 struct addrinfo **);
     void *found = dlsym(RTLD_NEXT, "getaddrinfo");
     bool known;
+    bool slow;
 
     (void)node;
     memcpy(&next, &found, sizeof next);
@@ -114,7 +115,9 @@ getaddrinfo(const char *node, const char *service,
         pthread_cond_wait(&changed, &lock);
     inside--;
     known = names == KNOWN;
+    slow = names == SLOW;
     pthread_mutex_unlock(&lock);
+    sleep_ms(slow ? 20 : 0);
     return known ? next("127.0.0.1", service, hints, result) : EAI_NONAME;
 }
 
@@ -537,7 +540,7 @@ test_lookup_after_lookup(void **state)
     size_t i;
 
     (void)state;
-    set_names(UNKNOWN);
+    set_names(SLOW);
     world_open_with(&scene.world, NULL, 0, settings);
     loop_open(&scene.loop, scene.world.pool);
     checked = &scene.loop;
@@ -589,8 +592,9 @@ struct mute {
     int fillers[4];
 };
 
-/* On 127.0.0.1 and the port that a server has on ::1. */
-static void
+/* On 127.0.0.1 and the port that a server has on ::1.  False: somebody else
+ * has it. */
+static bool
 mute_open(struct mute *mute, int port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
@@ -600,12 +604,16 @@ mute_open(struct mute *mute, int port)
     size_t i;
 
     mute->listener = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(mute->listener, any, sizeof address), 0);
+    if (bind(mute->listener, any, sizeof address) != 0) {
+        close(mute->listener);
+        return false;
+    }
     assert_int_equal(listen(mute->listener, 0), 0);
     for (i = 0; i < COUNT_OF(mute->fillers); i++) {
         mute->fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
         connect(mute->fillers[i], any, sizeof address);
     }
+    return true;
 }
 
 static void
@@ -626,9 +634,12 @@ scene_open_mute(struct scene *scene, struct mute *mute, const char *url)
     struct server *server = server_start(NULL, 0, true);
     char full[64];
 
+    while (server != NULL && !mute_open(mute, server_port(server))) {
+        server_stop(server);
+        server = server_start(NULL, 0, true);
+    }
     if (server == NULL)
         return false;
-    mute_open(mute, server_port(server));
     snprintf(full, sizeof full, "%s:%d", url, server_port(server));
     settings.base_url = full;
     world_open_with(&scene->world, NULL, 0, settings);

@@ -49,7 +49,8 @@ C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 # Not with what needs a package that has no build for it, or is not about threads.
 NOT_FREE := cli doctor errors replies processes readme source
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
-               --ignore-glob='tests/test_guard*.py'
+               --ignore-glob='tests/test_guard*.py' \
+               -k "not uvloop and not another_kind_of_loop"
 
 .PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos lint fix bench bench-cli clean build system FORCE
 

@@ -331,6 +331,30 @@ def test_a_cancelled_list_says_it_of_each(go: Any, ex: Exchange) -> None:
 
     go(main())
 
+def test_the_note_knows_of_earlier_rounds(ex: Exchange, go: Any) -> None:
+    """One round has cancelled, the next was refused: "nothing" would be a lie."""
+    ex.place(SYMBOL, 2)
+    seen: list[str] = []
+
+    async def main() -> None:
+        def on_event(event: espresso.Event) -> None:
+            seen.append(event.outcome)
+            if event.outcome == "done":
+                ex.fault("locked_5002", times=None)
+            else:
+                task.cancel()
+
+        async with make(ex, on_event=on_event) as client:
+            call = client.cancel_all(SYMBOL, confirm=True, max_retries=5)
+            task = asyncio.ensure_future(call)
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+        assert seen == ["done", "rejected"]
+        (note,) = caught.value.__notes__
+        assert "was carried out" in note
+
+    go(main())
+
 
 def test_asyncio_timeout(go: Any, ex: Exchange) -> None:
     ex.fault("hang", None)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from .clients import HOST, KEY, MANY, PATIENCE, Target, Witness, believe
+from .clients import HOST, KEY, MANY, PATIENCE_OF_TASKS, Target, Witness, believe
 from .records import CANCELLED, Options, Said
 
 
@@ -39,11 +39,11 @@ class AsyncFace(Protocol):
 class AsyncEspresso:
     """`espresso.AsyncClient`."""
 
-    patience = PATIENCE
+    patience = PATIENCE_OF_TASKS
 
     def __init__(self, target: Target, most_symbols: int = 1) -> None:
         self.most_symbols = most_symbols
-        self._witness = Witness(target, "AsyncClient", most_symbols, PATIENCE)
+        self._witness = Witness(target, "AsyncClient", most_symbols, PATIENCE_OF_TASKS)
 
     async def cancel(self, symbols: Sequence[str], options: Options) -> list[Said]:
         try:
@@ -69,7 +69,7 @@ class NaiveAsync:
     its answers are taken in the order in which they come; `confirm` is not known.
     """
 
-    patience = PATIENCE
+    patience = PATIENCE_OF_TASKS
     LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
     def __init__(self, target: Target, most_symbols: int = 1) -> None:

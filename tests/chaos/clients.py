@@ -53,6 +53,7 @@ from .records import (
 HOST = "127.0.0.1"
 KEY = "sandbox-chaos"
 PATIENCE = 2.5
+PATIENCE_OF_TASKS = 4.0
 """So many times longer are time-outs for a face with hundreds of requests in flight,
 so that the faults are what it suffers from, not the crowd."""
 

@@ -14,17 +14,17 @@ from pathlib import Path
 FLOOR = 90.0  # per cent of lines
 TIMEOUT = 600.0  # seconds for one program
 MEMORY_MAP = Path("/proc/self/maps")  # valgrind cannot start without it
-OBJECTS = Path("build/c/core")
 VALGRIND = [
     "valgrind",
     "--quiet",
     "--leak-check=full",
-    "--show-leak-kinds=all",
-    "--errors-for-leak-kinds=all",
     "--track-fds=no",
     "--num-callers=30",
     "--error-exitcode=99",
 ]
+# The private OpenSSL frees nothing at the exit, when a thread may be using it, and a
+# look-up that was left hanging keeps its thread.
+LEAKS = {"build/c": "all", "build/c-static": "definite,indirect"}
 CLOSING_LINE = re.compile(r"^\[  (?:PASSED|FAILED|SKIPPED) +\].*", re.MULTILINE)
 GCOV_ENTRY = re.compile(
     r"^File '(?P<name>src/core/[^']+)'\n"
@@ -67,9 +67,9 @@ def lines_executed(report: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def gcov_report() -> str:
+def gcov_report(objects: Path) -> str:
     """Ask gcov about every object of the core, also one that never ran."""
-    notes = sorted(str(path) for path in OBJECTS.glob("*.gcno"))
+    notes = sorted(str(path) for path in objects.glob("*.gcno"))
     done = subprocess.run(
         ["gcov", "--no-output", *notes], check=True, text=True, capture_output=True
     )
@@ -98,13 +98,16 @@ def main(programs: list[str]) -> int:
     if not programs:
         print("c_tests: no tests/c/test_*.c was built", file=sys.stderr)
         return 1
-    for counts in OBJECTS.glob("*.gcda"):
+    objects = Path(programs[0]).parent / "core"
+    for counts in objects.glob("*.gcda"):
         counts.unlink()  # gcov adds up over runs
-    checker = VALGRIND if MEMORY_MAP.exists() else []
+    leaks = LEAKS[objects.parent.as_posix()]
+    kinds = [f"--show-leak-kinds={leaks}", f"--errors-for-leak-kinds={leaks}"]
+    checker = [*VALGRIND, *kinds] if MEMORY_MAP.exists() else []
     if not checker:
         print("/proc is not mounted: no valgrind, leaks are NOT checked", flush=True)
     passed = [run([*checker, program]) for program in programs]
-    covered = print_coverage(lines_executed(gcov_report()))
+    covered = print_coverage(lines_executed(gcov_report(objects)))
     return 0 if all(passed) and covered else 1
 
 

@@ -344,7 +344,9 @@ for _ in range(3):
             assert (kind, outcome, attempts) == ("ConnectError", "not_sent", "1")
             assert float(took) < OVERRUN
         child.end().check()
-    assert names.count == 8
+    # Later libcurls ask for IPv4 and IPv6 apart.
+    libcurl = tuple(map(int, espresso.__versions__["libcurl"].split(".")[:2]))
+    assert names.count == (8 if libcurl < (8, 20) else 16)
     assert not exchange.calls
 
 

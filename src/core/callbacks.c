@@ -230,6 +230,23 @@ count_framing(struct esp_response *response, const char *value,
         response->framing_is_odd = true;
 }
 
+/* `HTTP/1.1 200`, then a space or the end.  Later libcurls read a version of 3
+ * and the first three of four digits as well [8.22]. */
+static bool
+is_status_line(const char *line, size_t length)
+{
+    size_t i;
+
+    if (length < 13 || memcmp(line, "HTTP/1.", 7) != 0 ||
+        (line[7] != '0' && line[7] != '1') || line[8] != ' ')
+        return false;
+    for (i = 9; i < 12; i++) {
+        if (line[i] < '0' || line[i] > '9')
+            return false;
+    }
+    return line[12] == ' ' || line[12] == '\r' || line[12] == '\n';
+}
+
 static void
 read_header(struct esp_response *response, const char *line, size_t length)
 {
@@ -239,6 +256,8 @@ read_header(struct esp_response *response, const char *line, size_t length)
         response->head_complete = false;
         response->framing_headers = 0;
         response->framing_is_odd = false;
+        if (!is_status_line(line, length))
+            response->status_is_odd = true;
         response->retry_after[0] = '\0';
     }
     else if (line[0] == '\r' || line[0] == '\n') {

@@ -183,12 +183,12 @@ struct esp_response {
     bool head_too_large;
     bool body_too_large;
     bool no_memory;     /* an allocation of ours failed */
-    bool no_descriptor; /* the trust store could not be opened for want of one
-                         */
+    bool no_descriptor; /* want of one, not of trust, ended the attempt */
     bool trust_failed;  /* no usable trust store: nothing was tried */
     int http_status;
     int framing_headers; /* Content-Length and Transfer-Encoding lines */
     bool framing_is_odd; /* ... with a value that is no plain length */
+    bool status_is_odd;  /* a status line that is not one of HTTP/1 */
     char retry_after[ESP_RETRY_AFTER_MAX + 1]; /* value, "" if none came */
     char detail[ESP_PATH_MAX + 512];           /* libcurl's words or ours */
     struct esp_buffer body;

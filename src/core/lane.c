@@ -23,6 +23,24 @@
 
 /* ---- Opening and closing ------------------------------------------------ */
 
+/* Whether fewer than three descriptors are free: a handshake needs one for
+ * the socket and one for the trust store, and reports the want of one as a
+ * certificate that cannot be verified. */
+static bool
+descriptors_are_short(void)
+{
+    int fds[3];
+    int count = 0;
+    bool is_short;
+
+    while (count < 3 && (fds[count] = open("/", O_RDONLY | O_CLOEXEC)) >= 0)
+        count++;
+    is_short = count < 3 && (errno == EMFILE || errno == ENFILE);
+    while (count > 0)
+        close(fds[--count]);
+    return is_short;
+}
+
 /* Make the handles for a lane that has none.  False: response says why. */
 static bool
 lane_open(struct esp_lane *lane, const struct esp_target *target)
@@ -42,6 +60,13 @@ lane_open(struct esp_lane *lane, const struct esp_target *target)
     lane->multi = curl_multi_init();
     lane->easy = curl_easy_init();
     libcurl_leave();
+    if (lane->multi == NULL && descriptors_are_short()) {
+        response->no_descriptor = true; /* 8.22 opens one for its wake-ups */
+        response->curl_code = CURLE_FAILED_INIT;
+        snprintf(response->detail, sizeof response->detail,
+                 "no file descriptor is free for a connection");
+        return false;
+    }
     if (lane->multi == NULL || lane->easy == NULL ||
         !callbacks_set_multi(lane)) {
         response->no_memory = true;
@@ -201,24 +226,6 @@ read_timing(struct esp_lane *lane)
     }
     timing->first_byte_s = info_seconds(easy, CURLINFO_STARTTRANSFER_TIME_T);
     timing->total_s = info_seconds(easy, CURLINFO_TOTAL_TIME_T);
-}
-
-/* Whether fewer than three descriptors are free: a handshake needs one for
- * the socket and one for the trust store, and reports the want of one as a
- * certificate that cannot be verified. */
-static bool
-descriptors_are_short(void)
-{
-    int fds[3];
-    int count = 0;
-    bool is_short;
-
-    while (count < 3 && (fds[count] = open("/", O_RDONLY | O_CLOEXEC)) >= 0)
-        count++;
-    is_short = count < 3 && (errno == EMFILE || errno == ENFILE);
-    while (count > 0)
-        close(fds[--count]);
-    return is_short;
 }
 
 static void

@@ -69,7 +69,9 @@ set_protocol(CURL *easy, const struct esp_target *target)
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_HTTP09_ALLOWED, 0L);
     SET(CURLOPT_FOLLOWLOCATION, 0L);
+#ifndef ESP_PRIVATE_LIBRARIES /* that libcurl cannot read a .netrc at all */
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+#endif
     SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     SET(CURLOPT_USERAGENT, target->user_agent);
     return code;

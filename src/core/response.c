@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TOO_LARGE 100 /* CURLE_TOO_LARGE, which is there from 8.6 on */
+
 void
 judge_say(struct judge *judge, const char *text)
 {
@@ -104,19 +106,33 @@ status_has_no_body(int status)
     return status == 204 || status == 304;
 }
 
+/* The connection ended in an answer, without TLS's goodbye.  Early libcurls
+ * took that for the answer's end [7.88], later ones do not [8.22]: its framing
+ * is judged in both.  Only OpenSSL's words tell it from a reset. */
+static bool
+was_cut_off(const struct esp_response *response)
+{
+    return response->curl_code == CURLE_RECV_ERROR &&
+           response->http_status >= 200 &&
+           strstr(response->detail, "unexpected eof") != NULL;
+}
+
 /* What is wrong with the framing of an answer; NULL: nothing. */
 static const char *
 framing_fault(const struct esp_response *response)
 {
-    /* libcurl calls a header line of over 100 kB "out of memory". */
+    /* libcurl calls a header line of over 100 kB "out of memory", and more
+     * than 5,000 lines "too large" [8.22: lib/headers.c]. */
     if (response->head_too_large ||
-        (response->curl_code == CURLE_OUT_OF_MEMORY &&
+        ((response->curl_code == CURLE_OUT_OF_MEMORY ||
+          response->curl_code == TOO_LARGE) &&
          !response->head_complete))
         return "the head of the answer is too large";
     if (response->curl_code == CURLE_UNSUPPORTED_PROTOCOL ||
-        response->curl_code == CURLE_WEIRD_SERVER_REPLY)
+        response->curl_code == CURLE_WEIRD_SERVER_REPLY ||
+        response->status_is_odd)
         return "the answer is not HTTP/1.1";
-    if (response->curl_code != CURLE_OK)
+    if (response->curl_code != CURLE_OK && !was_cut_off(response))
         return NULL;
     if (!response->head_complete)
         return "the head of the answer was cut off";
@@ -200,6 +216,7 @@ response_reset(struct esp_response *response)
     response->http_status = 0;
     response->framing_headers = 0;
     response->framing_is_odd = false;
+    response->status_is_odd = false;
     response->retry_after[0] = '\0';
     response->detail[0] = '\0';
     buffer_reset(&body, ESP_BUFFER_KEPT_MAX);

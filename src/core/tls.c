@@ -5,16 +5,30 @@
  * TLS library: the socket is silent, and the next request would be answered by
  * what lies there.  Only the TLS library can tell.
  *
- * OpenSSL's SSL_has_pending is looked up among libcurl's own dependencies, so
- * that it always is that of the library that made the session, whatever other
- * OpenSSL the process has loaded. */
+ * OpenSSL's SSL_has_pending must be that of the library that made the session,
+ * whatever other OpenSSL the process has loaded.  Where libcurl and OpenSSL are
+ * a part of this binary it is linked, else it is looked up among libcurl's own
+ * dependencies. */
 #include "core.h"
-
-#include <dlfcn.h>
 
 typedef int has_pending_function(const void *session);
 
 static has_pending_function *has_pending;
+
+#ifdef ESP_PRIVATE_LIBRARIES
+
+/* As <openssl/ssl.h> has it, but for the pointer's type. */
+has_pending_function SSL_has_pending;
+
+void
+tls_init(void)
+{
+    has_pending = SSL_has_pending;
+}
+
+#else
+
+#include <dlfcn.h>
 
 void
 tls_init(void)
@@ -35,6 +49,8 @@ tls_init(void)
     has_pending = symbol.function;
     dlclose(handle);
 }
+
+#endif
 
 bool
 tls_can_look(void)

@@ -14,11 +14,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The usual places of Debian, Fedora, SUSE, Alpine, FreeBSD and macOS. */
+/* The usual places of Debian, Fedora, SUSE, Alpine, FreeBSD and macOS.  Not
+ * Android's: its names are hashed in a way that OpenSSL no longer looks up. */
 static const char *const system_directories[] = {
     "/etc/ssl/certs",
     "/etc/pki/tls/certs",
-    "/system/etc/security/cacerts",
+    "/etc/pki/ca-trust/extracted/pem/directory-hash",
 };
 static const char *const system_files[] = {
     "/etc/ssl/certs/ca-certificates.crt",

@@ -89,6 +89,34 @@ test_unknown_name(void **state)
     world_close(&world);
 }
 
+/* Later libcurls ask for A and AAAA in a thread each, and take back what no
+ * thread has begun with. */
+static bool
+asks_twice(void)
+{
+    return curl_version_info(CURLVERSION_NOW)->version_num >= 0x081400;
+}
+
+/* Wait until no further look-up is asked, and return how many there are. */
+static int
+settled(void)
+{
+    int least = asks_twice() ? 1 : ESP_LOOKUPS_MAX;
+    int before = -1;
+    int now = count(&asked);
+    int waited;
+
+    for (waited = 0; waited < WAIT_MS; waited += 200) {
+        if (now >= least && now == before)
+            break;
+        before = now;
+        sleep_ms(200);
+        now = count(&asked);
+    }
+    assert_in_range(now, least, ESP_LOOKUPS_MAX * (asks_twice() ? 2 : 1));
+    return now;
+}
+
 /* The deadline holds, also when the call is freed; after ESP_LOOKUPS_MAX
  * hanging look-ups the next call fails at once and starts no thread; a child
  * of a fork begins anew. */
@@ -99,6 +127,7 @@ test_hanging_resolver(void **state)
     struct esp_press *press;
     pid_t child;
     int status = -1;
+    int started;
     int i;
 
     (void)state;
@@ -112,21 +141,20 @@ test_hanging_resolver(void **state)
         assert_true(world.outcome.elapsed_s < 2); /* a hang, not speed */
     }
     esp_outcome_free(&world.outcome);
+    world.cancel.timeout_ms = 10000;
     press = world_start(&world);
     assert_non_null(press);
     esp_press_free(press);
     assert_int_equal(world.outcome.kind, ESP_INTERRUPTED);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
-    for (i = 0; count(&asked) < ESP_LOOKUPS_MAX && i < WAIT_MS; i++)
-        sleep_ms(1);
-    assert_int_equal(count(&inside), ESP_LOOKUPS_MAX);
-    world.cancel.timeout_ms = 10000;
+    started = settled();
+    assert_int_equal(count(&inside), started);
     world_press(&world);
     assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     assert_int_equal(world.outcome.curl_code, CURLE_COULDNT_RESOLVE_HOST);
     assert_non_null(strstr(world.outcome.message, "DNS"));
-    assert_int_equal(count(&asked), ESP_LOOKUPS_MAX);
+    assert_int_equal(count(&asked), started);
     child = fork();
     assert_true(child >= 0);
     if (child == 0)

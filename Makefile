@@ -12,6 +12,8 @@ RUNS   ?= 50
 SEED   ?= 1
 FACE   ?= espresso
 TESTS  ?= tests
+WHEELS ?=
+PARTS  ?=
 CHECK  ?=
 
 export PYTHON
@@ -19,6 +21,7 @@ export ESPRESSO_WERROR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN    := .venv/bin
+WHEEL  := .venv-wheel/bin
 READY  := .venv/.ready
 BUILT  := build/.built
 FREE   := build/venv3.13t/bin
@@ -31,18 +34,30 @@ SOURCES := setup.py pyproject.toml scripts/exports.map \
 EXTENSION := $(wildcard espresso/_core.abi3.so)
 
 # ---- what the C tests are made of -------------------------------------------
-# Lazy (=): pkg-config may be missing until `system` has run.
-C_PROGRAMS  := $(patsubst tests/c/%.c,build/c/%,$(wildcard tests/c/test_*.c))
-C_CORE      := $(patsubst src/%.c,build/c/%.o,$(wildcard src/core/*.c))
-C_HELPERS   := $(patsubst tests/c/%.c,build/c/%.o,\
+# Lazy (=): pkg-config may be missing until `system` has run. With ESPRESSO_STATIC
+# (a folder made by scripts/wheels) they run on the libraries that wheels bring;
+# there the linker takes a test's own function before that of an archive.
+C_OUT       := $(if $(ESPRESSO_STATIC),build/c-static,build/c)
+C_PROGRAMS  := $(patsubst tests/c/%.c,$(C_OUT)/%,$(wildcard tests/c/test_*.c))
+C_CORE      := $(patsubst src/%.c,$(C_OUT)/%.o,$(wildcard src/core/*.c))
+C_HELPERS   := $(patsubst tests/c/%.c,$(C_OUT)/%.o,\
                $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c)))
-TSAN_PROGRAMS := $(filter-out %/test_memory,$(C_PROGRAMS:build/c/%=build/tsan/%))
+TSAN_PROGRAMS := $(filter-out %/test_memory,$(C_PROGRAMS:$(C_OUT)/%=build/tsan/%))
 C_VERSION    = $(shell sed -n 's/^version = //p' pyproject.toml)
+C_ARCHIVES   = $(addprefix $(ESPRESSO_STATIC)/lib/lib,curl.a ssl.a crypto.a cjson.a)
+ifdef ESPRESSO_STATIC
+C_LIBRARIES  = cmocka
+C_STATIC     = -DESP_PRIVATE_LIBRARIES -I$(ESPRESSO_STATIC)/include
+C_LINK       = --coverage -pthread -Wl,-z,muldefs $(C_ARCHIVES) -lm -ldl
+else
 C_LIBRARIES  = libcurl libcjson cmocka
+C_STATIC     =
+C_LINK       = --coverage -pthread -lm -ldl
+endif
 C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
-               -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread \
+               -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread $(C_STATIC) \
                -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
-C_LINK       = --coverage -pthread -lm -ldl $(shell pkg-config --libs $(C_LIBRARIES))
+C_LINK_ALL   = $(C_LINK) $(shell pkg-config --libs $(C_LIBRARIES))
 C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 
 # ---- what a Python without a GIL is tested with ------------------------------
@@ -52,7 +67,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos lint fix bench bench-cli clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -106,6 +121,9 @@ lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban li
 	@$(BIN)/python -m mypy.stubtest espresso._core
 	@$(PYTEST) --quiet tests/test_source.py
 
+lint-release: wheel-tools ## check the release workflow, and what is in dist/
+	@$(WHEEL)/python -m scripts.wheels.lint
+
 fix: $(READY) ## format all code, repair what ruff can repair
 	@$(BIN)/clang-format -i $(C_FORMATTED)
 	@$(BIN)/ruff check --fix
@@ -120,8 +138,32 @@ bench-cli: build ## measure `espresso cancel-all ADAUSDM` against a bare interpr
 	@scripts/bootstrap bench
 	@$(BIN)/python -m benchmarks.cli
 
+wheel: wheel-tools ## build the self-contained wheels into dist/ (WHEELS=x86_64)
+	@$(WHEEL)/python -m scripts.wheels.build $(WHEELS)
+
+wheel-test: build wheel-roots ## press the button with the wheels on other systems
+	@$(BIN)/python -m scripts.wheels.places $(PARTS)
+
+wheel-check: build wheel-roots ## measure what the wheels promise, fail on a miss
+	@$(BIN)/python -m scripts.wheels.check $(PARTS)
+
+wheel-behind: wheel-tools ## print which bundled libraries have a newer version
+	@$(WHEEL)/python -m scripts.wheels.behind
+
+wheel-roots: wheel-tools FORCE
+	@scripts/bootstrap roots
+
+wheel-test-c: wheel-tools ## run the C tests on the libraries that a wheel brings
+	@$(MAKE) --no-print-directory test-c \
+	    ESPRESSO_STATIC="$$($(WHEEL)/python -m scripts.wheels.libraries x86_64)"
+
+wheel-tools: FORCE
+	@scripts/bootstrap wheel
+	@scripts/venv .venv-wheel scripts/wheels/requirements.txt
+	@scripts/freethreaded python
+
 clean: ## remove all that make has made
-	@rm -rf .venv .venv-bench build dist *.egg-info espresso/_core*.so
+	@rm -rf .venv .venv-bench .venv-wheel licenses build dist *.egg-info espresso/_core*.so
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/results.json
 	@find espresso tests examples benchmarks scripts -name __pycache__ \
 	    -prune -exec rm -rf {} + 2>/dev/null || true
@@ -145,17 +187,17 @@ $(BUILT): $(READY) $(SOURCES) $(if $(EXTENSION),,FORCE)
 	    --editable .
 	@mkdir -p build && touch $@
 
-build/c/core/%.o: src/core/%.c Makefile | system
+$(C_OUT)/core/%.o: src/core/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) --coverage -MMD -MP -c -o $@ $<
 
-build/c/%.o: tests/c/%.c Makefile | system
+$(C_OUT)/%.o: tests/c/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
 # Without Python: neither its headers nor its library are named here.
-$(C_PROGRAMS): build/c/%: build/c/%.o $(C_HELPERS) $(C_CORE)
-	@$(CC) -o $@ $^ $(C_LINK)
+$(C_PROGRAMS): $(C_OUT)/%: $(C_OUT)/%.o $(C_HELPERS) $(C_CORE)
+	@$(CC) -o $@ $^ $(C_LINK_ALL)
 
 build/tsan/core/%.o: src/core/%.c Makefile | system
 	@mkdir -p $(@D)
@@ -165,9 +207,9 @@ build/tsan/%.o: tests/c/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -fsanitize=thread -MMD -MP -c -o $@ $<
 
-$(TSAN_PROGRAMS): build/tsan/%: build/tsan/%.o $(C_HELPERS:build/c/%=build/tsan/%) \
-                  $(C_CORE:build/c/%=build/tsan/%)
-	@$(CC) -fsanitize=thread -o $@ $^ $(C_LINK)
+$(TSAN_PROGRAMS): build/tsan/%: build/tsan/%.o $(C_HELPERS:$(C_OUT)/%=build/tsan/%) \
+                  $(C_CORE:$(C_OUT)/%=build/tsan/%)
+	@$(CC) -fsanitize=thread -o $@ $^ $(C_LINK_ALL)
 
 -include $(wildcard build/tsan/*.d build/tsan/core/*.d)
--include $(wildcard build/c/*.d build/c/core/*.d)
+-include $(wildcard $(C_OUT)/*.d $(C_OUT)/core/*.d)

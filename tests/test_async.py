@@ -331,6 +331,7 @@ def test_a_cancelled_list_says_it_of_each(go: Any, ex: Exchange) -> None:
 
     go(main())
 
+
 def test_the_note_knows_of_earlier_rounds(ex: Exchange, go: Any) -> None:
     """One round has cancelled, the next was refused: "nothing" would be a lie."""
     ex.place(SYMBOL, 2)

@@ -153,7 +153,7 @@ test_pace(void **state)
         {"eleven", 11, ACT_ECHO, 2000, 7000, .press = NULL},
         {"twenty-five", 25, ACT_ECHO, 4000, 9000, .press = NULL},
         /* a request without an answer has come within a second */
-        {"no answers", 20, ACT_HANG, 3000, 8000, .press = NULL},
+        {"no answers", 20, ACT_HANG, 2000, 8000, .press = NULL},
     };
     size_t i;
 

@@ -130,11 +130,13 @@ set_names(int now)
     pthread_mutex_unlock(&lock);
 }
 
-/* Let the resolver's threads go, so that none outlives the test. */
+/* Let the resolver's threads go, so that none outlives the test: they close
+ * what they were given. */
 static void
 release_lookups(void)
 {
     bool left = false;
+    int waited;
 
     set_names(UNKNOWN);
     while (!left) {
@@ -143,7 +145,10 @@ release_lookups(void)
         left = inside == 0;
         pthread_mutex_unlock(&lock);
     }
-    sleep_ms(50); /* they have left this function, and end now */
+    for (waited = 0; open_descriptors() > descriptors_before && waited < 10000;
+         waited++)
+        sleep_ms(1);
+    sleep_ms(50); /* they end now */
     lookups_prepare_fork();
     lookups_after_fork(true); /* forget them */
 }

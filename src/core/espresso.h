@@ -80,7 +80,8 @@ enum esp_kind {
 /* What the exchange may have got.  Ordered by what the caller must fear. */
 enum esp_sent {
     ESP_NOT_SENT, /* no byte of the request left this machine */
-    ESP_REJECTED, /* the exchange or its gateway refused: nothing cancelled */
+    ESP_REJECTED, /* the exchange or its gateway refused: nothing cancelled,
+                     but by earlier rounds of a confirmed call */
     ESP_UNKNOWN,  /* it may have been carried out, wholly or in part */
     ESP_DONE,     /* it was carried out */
 };
@@ -341,8 +342,8 @@ void esp_watcher_retire(struct esp_watcher *watcher);
  * is fine. */
 void esp_watcher_free(struct esp_watcher *watcher);
 
-/* Begin a press, and a warm-up; NULL as for esp_cancel_list.  `user` comes
- * back from esp_watcher_next_done.  hooks.interrupted is not used. */
+/* Begin a press, and a warm-up; NULL as for esp_cancel_list.  `user`, which is
+ * not NULL, comes back from esp_watcher_next_done.  hooks.interrupted is not used. */
 struct esp_press *esp_watcher_cancel(struct esp_watcher *watcher,
                                      const struct esp_cancel *cancel,
                                      const char *const *symbols, size_t count,

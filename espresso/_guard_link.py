@@ -170,6 +170,13 @@ class Process:
         self.socket.close()
 
 
+def _end_unused(process: Process) -> None:
+    """End one that has no duty yet."""
+    process.kill()
+    process.close()
+    process.wait(None)
+
+
 def _has_stderr() -> bool:
     try:
         os.fstat(2)
@@ -231,15 +238,24 @@ class Link:
         process = Process()
         try:
             process.greet(self.origin, self._locks, until)
+            self.process = process
+            threading.Thread(
+                target=self._listen, args=[process], name="espresso-guard", daemon=True
+            ).start()
         except BaseException:
-            process.kill()
-            process.close()
-            process.wait(None)
+            self.process = None
+            _end_unused(process)
             raise
-        self.process = process
-        threading.Thread(
-            target=self._listen, args=[process], name="espresso-guard", daemon=True
-        ).start()
+
+    def abandon(self) -> None:
+        """No guard was armed with it: nothing is left of it."""
+        with self.lock:
+            self._is_over = True
+            self.guards.clear()
+            process, self.process = self.process, None
+        if process is not None:
+            _end_unused(process)
+        self.origin.wipe()
 
     def enter(self, guard: Life) -> bool:
         """Keep the watchdog for this guard; False: it is on its way home."""
@@ -363,7 +379,7 @@ class Link:
                 self._handle(*message)
         status = process.wait(None)
         process.close()
-        if not self._is_over:
+        if self.process is process and not self._is_over:
             self._has_died(process, status)
 
     def _handle(self, what: str, number: int, *rest: Any) -> None:
@@ -457,9 +473,15 @@ def link_for(guard: Life, origin: Origin, until: float) -> Link:
         link = _links.get(account)
         if link is None or link.lost or not link.enter(guard):
             link = Link(origin.for_guard())
-            link.start(until)
-            link.enter(guard)
-            _links[account] = link
+            try:
+                link.start(until)
+                link.enter(guard)
+                _links[account] = link
+            except BaseException:  # a Ctrl-C, at whatever line
+                if _links.get(account) is link:
+                    del _links[account]
+                link.abandon()
+                raise
         return link
 
 

@@ -90,7 +90,10 @@ class Loop:
 
     def start(self) -> None:
         """Say HELLO; get key, proxy and settings; make the client."""
-        os.write(self.pipe, HELLO)
+        try:
+            os.write(self.pipe, HELLO)
+        except BrokenPipeError:  # who started it has given up meanwhile
+            self._leave(0)
         received: list[tuple[Any, ...]] = []
         while len(received) < 2:
             received += self._receive()

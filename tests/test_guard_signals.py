@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import espresso
-from espresso import _guard_signals
+from espresso import _guard_link, _guard_signals
 from espresso.sandbox import Exchange
 from tests.children import Child, default_environment, environment, run
 from tests.guarded import ARMED, SYMBOL, bot, has_ended, nothing_open, wait_until
@@ -283,6 +283,32 @@ def test_signals_at_random_moments(
         said = [child.end(600).check().out for child in (one, two)]
     assert said == [f"{rounds} True\n"] * 2, f"seed {seed}"
     nothing_open(exchange)
+
+
+@pytest.mark.parametrize("step", ["start", "enter", "_listen"])
+def test_broken_off_where_the_watchdog_has_just_come_up(
+    step: str, client: espresso.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody knows of it: it is not left behind."""
+    whole = getattr(_guard_link.Link, step)
+
+    def broken(self: _guard_link.Link, *args: Any) -> None:
+        if step != "_listen":
+            whole(self, *args)
+        raise KeyboardInterrupt
+
+    if step == "_listen":
+        monkeypatch.setattr(threading.Thread, "start", broken)
+    else:
+        monkeypatch.setattr(_guard_link.Link, step, broken)
+    before = set(psutil.Process().children())
+    with pytest.raises(KeyboardInterrupt), client.guard(SYMBOL):
+        pass
+    monkeypatch.undo()
+    assert set(psutil.Process().children()) == before
+    assert _guard_link._links == {}
+    with client.guard(SYMBOL):
+        pass
 
 
 def test_protected_from_the_first_step_on() -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import espresso
-from espresso import _guard_link, _watchdog_loop
+from espresso import _guard_process, _watchdog_loop
 from espresso._guard_wire import Inbox, pack
 from espresso.sandbox import Exchange
 from tests.children import ROOT, Child, default_environment, environment
@@ -451,4 +451,4 @@ def test_bytes_that_are_no_message() -> None:
 def test_only_named_variables_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATH", "SECRET", "PYTHONPATH", "LD_PRELOAD"):
         monkeypatch.setenv(name, "x")
-    assert set(_guard_link.built_environment()) <= set(_guard_link.PASSED_ON)
+    assert set(_guard_process.built_environment()) <= set(_guard_process.PASSED_ON)

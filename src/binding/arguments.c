@@ -111,6 +111,16 @@ arguments_symbol(PyObject *value)
     return text;
 }
 
+bool
+arguments_none(const char *function, Py_ssize_t nargs, PyObject *names)
+{
+    bool none = nargs == 0 && (names == NULL || PyTuple_Size(names) == 0);
+
+    if (!none)
+        PyErr_Format(PyExc_TypeError, "%s() takes no arguments", function);
+    return none;
+}
+
 /* ---- Keywords ----------------------------------------------------------- */
 
 bool

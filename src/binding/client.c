@@ -104,14 +104,11 @@ press_one(struct module_state *state, Client *self, struct esp_cancel *cancel,
 {
     struct hooks_context context;
     struct esp_outcome outcome;
-    PyObject *result = NULL;
+    PyObject *result;
 
     run_without_gil(state, esp_cancel_all, self, cancel, &context, &outcome);
-    if (outcome.kind == ESP_OK)
-        result = convert_success(state, &outcome, value);
-    else
-        errors_raise_outcome(state, self->pool, &outcome, cancel->symbol);
-    hooks_tell_result(&context.listeners, cancel->symbol, result, &outcome);
+    result = results_convert_one(state, self->pool, &outcome, cancel->symbol,
+                                 value, &context.listeners);
     esp_outcome_free(&outcome);
     return result;
 }
@@ -267,30 +264,31 @@ client_prepare_warm_up(struct module_state *state, Client *self,
     return read_options(self, &nothing, cancel) && !refuse_keylog(state);
 }
 
+void
+client_run_warm_up(struct module_state *state, Client *self,
+                   struct esp_cancel *cancel, struct esp_outcome *outcome)
+{
+    struct hooks_context context;
+
+    run_without_gil(state, esp_warm_up, self, cancel, &context, outcome);
+}
+
 PyObject *
 client_warm_up(PyObject *object, PyTypeObject *defining, PyObject *const *args,
                Py_ssize_t nargs, PyObject *names)
 {
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
-    struct hooks_context context;
     struct esp_outcome outcome;
     struct esp_cancel cancel = {0};
-    PyObject *result = NULL;
+    PyObject *result;
 
     (void)args;
-    if (nargs > 0 || (names != NULL && PyTuple_Size(names) > 0)) {
-        PyErr_SetString(PyExc_TypeError, "warm_up() takes no arguments");
-        return NULL;
-    }
-    if (!client_is_ready(self) ||
+    if (!arguments_none("warm_up", nargs, names) || !client_is_ready(self) ||
         !client_prepare_warm_up(state, self, &cancel))
         return NULL;
-    run_without_gil(state, esp_warm_up, self, &cancel, &context, &outcome);
-    if (outcome.kind == ESP_OK)
-        result = PyFloat_FromDouble(outcome.elapsed_s);
-    else
-        errors_raise_outcome(state, self->pool, &outcome, NULL);
+    client_run_warm_up(state, self, &cancel, &outcome);
+    result = results_convert_warm_up(state, self->pool, &outcome);
     esp_outcome_free(&outcome);
     return result;
 }

@@ -39,6 +39,11 @@ bool client_prepare(struct module_state *state, Client *self, PyObject *key,
 bool client_prepare_warm_up(struct module_state *state, Client *self,
                             struct esp_cancel *cancel);
 
+/* Warm up without the GIL, and fill `outcome`. */
+void client_run_warm_up(struct module_state *state, Client *self,
+                        struct esp_cancel *cancel,
+                        struct esp_outcome *outcome);
+
 /* The methods that call the exchange. */
 PyObject *client_cancel_all(PyObject *object, PyTypeObject *defining,
                             PyObject *const *args, Py_ssize_t nargs,

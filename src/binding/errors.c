@@ -128,12 +128,36 @@ errors_note(const struct esp_outcome *outcome, const char *symbol)
     return PyUnicode_FromFormat(note, symbol != NULL ? symbol : "a warm-up");
 }
 
+PyObject *
+errors_take(void)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+void
+errors_put_back(PyObject *exception)
+{
+    if (exception != NULL)
+        PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception,
+                      PyException_GetTraceback(exception));
+}
+
 void
 errors_attach_note(PyObject *exception, PyObject *note)
 {
     PyObject *done = NULL;
 
-    if (note != NULL)
+    if (exception != NULL && note != NULL)
         done = PyObject_CallMethod(exception, "add_note", "O", note);
     if (done == NULL)
         PyErr_Clear();
@@ -145,15 +169,10 @@ errors_attach_note(PyObject *exception, PyObject *note)
 static PyObject *
 add_note(const struct esp_outcome *outcome, const char *symbol)
 {
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
+    PyObject *exception = errors_take();
 
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL)
-        errors_attach_note(value, errors_note(outcome, symbol));
-    PyErr_Restore(type, value, traceback);
+    errors_attach_note(exception, errors_note(outcome, symbol));
+    errors_put_back(exception);
     return NULL;
 }
 

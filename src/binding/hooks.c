@@ -202,17 +202,14 @@ void
 hooks_tell_result(const struct listeners *listeners, const char *symbol,
                   PyObject *value, const struct esp_outcome *outcome)
 {
-    PyObject *type;
     PyObject *error;
-    PyObject *traceback;
 
     if (listeners->level > LOG_INFO)
         return;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
+    error = errors_take();
     if (value != NULL || error != NULL)
         tell_result(symbol, value != NULL ? value : error, outcome->elapsed_s);
-    PyErr_Restore(type, error, traceback);
+    errors_put_back(error);
 }
 
 bool

@@ -28,25 +28,17 @@ now_ms(void)
 static bool
 forgive_closed(LoopDriver *self)
 {
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
-    PyObject *answer;
-    bool closed;
+    PyObject *error = errors_take();
+    PyObject *answer = PyObject_CallMethod(self->loop, "is_closed", NULL);
+    bool closed = answer == Py_True;
 
-    PyErr_Fetch(&type, &value, &traceback);
-    answer = PyObject_CallMethod(self->loop, "is_closed", NULL);
-    closed = answer == Py_True;
     Py_XDECREF(answer);
     PyErr_Clear();
-    if (!closed) {
-        PyErr_Restore(type, value, traceback);
-        return false;
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    return true;
+    if (closed)
+        Py_XDECREF(error);
+    else
+        errors_put_back(error);
+    return closed;
 }
 
 /* loop.add_reader(fd, self.on_readable, fd) and its kin; `callback` is NULL
@@ -146,18 +138,12 @@ arm(LoopDriver *self)
 static void
 fail_all(LoopDriver *self)
 {
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
+    PyObject *error = errors_take();
     LoopPress *press;
 
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
     while ((press = esp_watcher_first(self->watcher)) != NULL)
-        loop_press_fail(press, value);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
+        loop_press_fail(press, error);
+    Py_XDECREF(error);
 }
 
 static bool

@@ -31,18 +31,11 @@ static int
 on_attempt(void *user, const struct esp_attempt *attempt)
 {
     LoopPress *self = user;
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
 
     if (hooks_tell(&self->listeners, attempt) == 0)
         return 0;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
     Py_XDECREF(self->error);
-    self->error = value;
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
+    self->error = errors_take();
     return -1;
 }
 
@@ -184,30 +177,12 @@ press_stop(PyObject *object, PyObject *error)
     return Py_NewRef(Py_None);
 }
 
-static PyObject *
-result_of_one(LoopPress *self)
-{
-    const struct esp_outcome *outcome = esp_press_outcome(self->press, 0);
-    PyObject *result = NULL;
-
-    if (outcome->kind != ESP_OK)
-        errors_raise_outcome(self->state, self->client->pool, outcome,
-                             self->symbols.text);
-    else if (self->value == NULL)
-        result = PyFloat_FromDouble(outcome->elapsed_s);
-    else
-        result = convert_success(self->state, outcome, self->value);
-    if (self->value != NULL)
-        hooks_tell_result(&self->listeners, self->symbols.text, result,
-                          outcome);
-    return result;
-}
-
 /* result(): the future is done. */
 static PyObject *
 press_result(PyObject *object, PyObject *unused)
 {
     LoopPress *self = (LoopPress *)object;
+    const struct esp_outcome *outcome;
 
     (void)unused;
     if (!esp_press_is_done(self->press)) {
@@ -219,7 +194,13 @@ press_result(PyObject *object, PyObject *unused)
     if (self->symbols.asked != NULL)
         return results_convert(self->state, self->client->pool, self->press,
                                &self->symbols, &self->listeners);
-    return result_of_one(self);
+    outcome = esp_press_outcome(self->press, 0);
+    if (self->value == NULL)
+        return results_convert_warm_up(self->state, self->client->pool,
+                                       outcome);
+    return results_convert_one(self->state, self->client->pool, outcome,
+                               self->symbols.text, self->value,
+                               &self->listeners);
 }
 
 /* ---- The type ----------------------------------------------------------- */

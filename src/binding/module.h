@@ -63,8 +63,13 @@ void errors_raise_exit(void);
 /* How far a call for `symbol` (NULL: a warm-up) had come.  New reference. */
 PyObject *errors_note(const struct esp_outcome *outcome, const char *symbol);
 
+/* Take off the exception that is set, as one object with its traceback; NULL:
+ * none is.  errors_put_back (steals, NULL is fine) sets it again. */
+PyObject *errors_take(void);
+void errors_put_back(PyObject *exception);
+
 /* Add `note` (stolen; NULL: an exception is set, which is forgotten) to
- * `exception`. */
+ * `exception` (NULL is fine). */
 void errors_attach_note(PyObject *exception, PyObject *note);
 
 /* "not_sent", "rejected", "unknown" or "done".  Static. */
@@ -105,6 +110,9 @@ bool arguments_retries(PyObject *value, int *retries);
 
 /* The UTF-8 of a valid symbol, borrowed from `value`; NULL raises. */
 const char *arguments_symbol(PyObject *value);
+
+/* Raise TypeError unless a vectorcall of `function` has no arguments. */
+bool arguments_none(const char *function, Py_ssize_t nargs, PyObject *names);
 
 /* What cancel_all was called with, in the form the core takes. */
 struct press_arguments {
@@ -150,7 +158,20 @@ bool symbols_warn(const struct symbols *symbols);
 
 struct listeners;
 
-/* ---- results.c: the results of a list ----------------------------------- */
+/* ---- results.c: the results of a press ---------------------------------- */
+
+/* What a press of one symbol that is done returns: the dict of `value`, the
+ * str that was given, or an exception; the log is told of either. */
+PyObject *results_convert_one(struct module_state *state,
+                              struct esp_pool *pool,
+                              const struct esp_outcome *outcome,
+                              const char *symbol, PyObject *value,
+                              const struct listeners *listeners);
+
+/* What a warm-up returns: the seconds it took, or an exception. */
+PyObject *results_convert_warm_up(struct module_state *state,
+                                  struct esp_pool *pool,
+                                  const struct esp_outcome *outcome);
 
 /* What a press of a list that is done returns: a list of dicts in the order
  * asked for, or an exception. */

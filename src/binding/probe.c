@@ -45,24 +45,16 @@ client_probe(PyObject *object, PyTypeObject *defining, PyObject *const *args,
 {
     Client *self = (Client *)object;
     struct module_state *state = PyType_GetModuleState(defining);
-    struct hooks_context context;
     struct esp_outcome outcome;
     struct esp_cancel cancel = {0};
     PyObject *result;
 
     (void)args;
-    if (nargs > 0 || (names != NULL && PyTuple_Size(names) > 0)) {
-        PyErr_SetString(PyExc_TypeError, "_probe() takes no arguments");
-        return NULL;
-    }
-    if (!client_is_ready(self))
+    if (!arguments_none("_probe", nargs, names) || !client_is_ready(self))
         return NULL;
     cancel.timeout_ms = self->timeout_ms;
     cancel.connect_timeout_ms = self->connect_timeout_ms;
-    hooks_init(state, Py_None, &cancel.hooks, &context);
-    context.thread = PyEval_SaveThread();
-    esp_warm_up(self->pool, &cancel, &outcome);
-    PyEval_RestoreThread(context.thread);
+    client_run_warm_up(state, self, &cancel, &outcome);
     result = describe_or_raise(state, self, &outcome);
     esp_outcome_free(&outcome);
     return result;

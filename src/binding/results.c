@@ -1,5 +1,5 @@
-/* results.c - what a press of several symbols returns: a list of dicts, or
- * one exception that holds both halves. */
+/* results.c - what a press returns: a dict, or for several symbols a list of
+ * dicts, or one exception that holds both halves. */
 #include "module.h"
 
 /* The outcome of the symbol that was asked for as number `index`. */
@@ -136,16 +136,35 @@ results_note(const struct esp_press *press, const struct symbols *symbols)
 static PyObject *
 add_note(const struct esp_press *press, const struct symbols *symbols)
 {
-    PyObject *type;
-    PyObject *value;
-    PyObject *traceback;
+    PyObject *exception = errors_take();
 
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL)
-        errors_attach_note(value, results_note(press, symbols));
-    PyErr_Restore(type, value, traceback);
+    errors_attach_note(exception, results_note(press, symbols));
+    errors_put_back(exception);
     return NULL;
+}
+
+PyObject *
+results_convert_one(struct module_state *state, struct esp_pool *pool,
+                    const struct esp_outcome *outcome, const char *symbol,
+                    PyObject *value, const struct listeners *listeners)
+{
+    PyObject *result = NULL;
+
+    if (outcome->kind == ESP_OK)
+        result = convert_success(state, outcome, value);
+    else
+        errors_raise_outcome(state, pool, outcome, symbol);
+    hooks_tell_result(listeners, symbol, result, outcome);
+    return result;
+}
+
+PyObject *
+results_convert_warm_up(struct module_state *state, struct esp_pool *pool,
+                        const struct esp_outcome *outcome)
+{
+    if (outcome->kind != ESP_OK)
+        return errors_raise_outcome(state, pool, outcome, NULL);
+    return PyFloat_FromDouble(outcome->elapsed_s);
 }
 
 PyObject *

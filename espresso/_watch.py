@@ -46,10 +46,9 @@ def level() -> int:
     At DEBUG, `attempt` is worth calling for each attempt; at INFO, `result` for each
     call. Warnings are told without asking.
     """
-    return next((n for n in _BELOW_WARNING if log.isEnabledFor(n)), logging.WARNING)
-
-
-_BELOW_WARNING = (logging.DEBUG, logging.INFO)
+    if log.isEnabledFor(logging.DEBUG):
+        return logging.DEBUG
+    return logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
 
 
 def attempt(

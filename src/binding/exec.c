@@ -112,6 +112,20 @@ add_types(PyObject *module, struct module_state *state)
     return add_type(module, &key_type_spec, NULL, &state->key_type);
 }
 
+static bool
+make_names(struct module_state *state)
+{
+    state->name_symbol = PyUnicode_InternFromString("symbol");
+    state->name_order_ids = PyUnicode_InternFromString("order_ids");
+    state->name_lost_reply = PyUnicode_InternFromString("lost_reply");
+    state->name_logging = PyUnicode_InternFromString("logging");
+    state->name_watch = PyUnicode_InternFromString(WATCH_MODULE);
+    state->name_level = PyUnicode_InternFromString("level");
+    return state->name_symbol != NULL && state->name_order_ids != NULL &&
+           state->name_lost_reply != NULL && state->name_logging != NULL &&
+           state->name_watch != NULL && state->name_level != NULL;
+}
+
 int
 module_exec(PyObject *module)
 {
@@ -134,12 +148,7 @@ module_exec(PyObject *module)
         import_from("espresso.errors", "PartialCancelError");
     if (state->partial_error == NULL)
         return -1;
-    state->name_symbol = PyUnicode_InternFromString("symbol");
-    state->name_order_ids = PyUnicode_InternFromString("order_ids");
-    state->name_lost_reply = PyUnicode_InternFromString("lost_reply");
-    state->name_logging = PyUnicode_InternFromString("logging");
-    if (state->name_symbol == NULL || state->name_order_ids == NULL ||
-        state->name_lost_reply == NULL || state->name_logging == NULL)
+    if (!make_names(state))
         return -1;
     state->group = esp_group_new();
     if (state->group == NULL) {

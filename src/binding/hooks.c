@@ -9,8 +9,6 @@
 #include <pthread.h>
 #endif
 
-#define WATCH_MODULE "espresso._watch"
-
 static bool
 is_first_thread_of(pid_t pid)
 {
@@ -139,26 +137,45 @@ on_attempt(void *user, const struct esp_attempt *attempt)
     return result;
 }
 
+/* espresso._watch.level.  Found without the import machinery, which takes as
+ * long as the answer, unless the module is not there, or not whole yet because
+ * another thread is importing it. */
+static PyObject *
+level_function(struct module_state *state)
+{
+    PyObject *module = PyImport_GetModule(state->name_watch);
+    PyObject *level =
+        module != NULL ? PyObject_GetAttr(module, state->name_level) : NULL;
+
+    if (level == NULL) {
+        PyErr_Clear();
+        Py_XDECREF(module);
+        module = PyImport_ImportModule(WATCH_MODULE);
+        if (module != NULL)
+            level = PyObject_GetAttr(module, state->name_level);
+    }
+    Py_XDECREF(module);
+    return level;
+}
+
 /* Asked once a call.  A program that has not loaded logging listens to
  * warnings only. */
 static long
 find_level(struct module_state *state)
 {
     PyObject *logging = PyImport_GetModule(state->name_logging);
-    PyObject *module =
-        logging != NULL ? PyImport_ImportModule(WATCH_MODULE) : NULL;
-    PyObject *answer =
-        module != NULL ? PyObject_CallMethod(module, "level", NULL) : NULL;
-    long level = answer != NULL ? PyLong_AsLong(answer) : LOG_WARNING;
+    PyObject *level = logging != NULL ? level_function(state) : NULL;
+    PyObject *answer = level != NULL ? PyObject_CallNoArgs(level) : NULL;
+    long number = answer != NULL ? PyLong_AsLong(answer) : LOG_WARNING;
 
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(NULL);
-        level = LOG_WARNING;
+        number = LOG_WARNING;
     }
     Py_XDECREF(logging);
-    Py_XDECREF(module);
+    Py_XDECREF(level);
     Py_XDECREF(answer);
-    return level;
+    return number;
 }
 
 void

@@ -21,6 +21,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->name_order_ids);
     Py_VISIT(state->name_lost_reply);
     Py_VISIT(state->name_logging);
+    Py_VISIT(state->name_watch);
+    Py_VISIT(state->name_level);
     return 0;
 }
 
@@ -42,6 +44,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->name_order_ids);
     Py_CLEAR(state->name_lost_reply);
     Py_CLEAR(state->name_logging);
+    Py_CLEAR(state->name_watch);
+    Py_CLEAR(state->name_level);
     return 0;
 }
 

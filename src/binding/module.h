@@ -30,6 +30,8 @@ struct module_state {
     PyObject *name_order_ids; /* "order_ids" */
     PyObject *name_lost_reply;
     PyObject *name_logging;
+    PyObject *name_watch; /* WATCH_MODULE */
+    PyObject *name_level;
     struct esp_group *group;
     _Atomic(pid_t) main_pid;  /* the process whose ... */
     atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
@@ -209,6 +211,9 @@ extern PyType_Spec loop_press_type_spec;
 /* The module-level cancel_all(). */
 PyObject *client_cancel_all_anywhere(PyObject *module, PyObject *const *args,
                                      Py_ssize_t nargs, PyObject *names);
+
+/* What is told, and to whom. */
+#define WATCH_MODULE "espresso._watch"
 
 /* Levels of Python's logging. */
 #define LOG_DEBUG 10

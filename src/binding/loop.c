@@ -9,19 +9,9 @@
  * anything is watched. */
 #include "loop.h"
 
-#include <time.h>
 #include <unistd.h>
 
 /* ---- What the loop is asked to do --------------------------------------- */
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now = {0};
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* A closed loop has forgotten all descriptors, and answers everything with an
  * error.  False: it is another error, which stays set. */
@@ -123,7 +113,7 @@ static bool
 arm(LoopDriver *self)
 {
     int64_t left = esp_watcher_timer_ms(self->watcher);
-    int64_t at = now_ms() + left;
+    int64_t at = esp_clock_ms() + left;
 
     if (left < 0 || (self->timer != NULL && self->timer_at <= at))
         return true;

@@ -12,7 +12,7 @@ typedef struct {
     struct esp_watcher *watcher;
     PyObject *loop;
     PyObject *timer;  /* the handle of the one timer; NULL: none is set */
-    int64_t timer_at; /* loop_now_ms; when it fires */
+    int64_t timer_at; /* esp_clock_ms; when it fires */
     pid_t pid;        /* of the process whose loop it is */
     int wake_fd;      /* that the loop watches; -1: none */
     bool in_turn;     /* the core is running: a hook may have called us */

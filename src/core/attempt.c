@@ -66,7 +66,7 @@ ask_policy(struct esp_call *call)
     struct esp_policy policy = {.attempts = call->round_attempts,
                                 .attempts_max = press->cancel.max_retries + 1,
                                 .remaining_ms =
-                                    press->deadline - clock_now_ms(),
+                                    press->deadline - esp_clock_ms(),
                                 .connect_ms = connect_ms(press),
                                 .random = next_random(call)};
 
@@ -149,7 +149,7 @@ attempt_end(struct esp_call *call)
     delay = delay_to_next(call);
     outcome->lost_reply =
         outcome->kind == ESP_OK && delay < 0 && call->reply_lost;
-    now = clock_now_ms();
+    now = esp_clock_ms();
     call_give_slot(call, call->entry.lane->response.left
                              ? now + ESP_RATE_WINDOW_MS
                              : now);
@@ -173,7 +173,7 @@ attempt_turned(struct esp_call *call, bool ended)
     if (!ended)
         return;
     if (call->entry.lane->found_stale &&
-        clock_now_ms() < call->press->deadline) {
+        esp_clock_ms() < call->press->deadline) {
         lane_close(call->entry.lane);
         call->attempts--;
         call->round_attempts--;
@@ -188,7 +188,7 @@ void
 attempt_begin(struct esp_call *call)
 {
     const struct esp_press *press = call->press;
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
     int64_t attempt_ms;
     struct esp_request request;
     struct esp_lane *lane = call->entry.lane;

@@ -77,17 +77,15 @@ call_give_slot(struct esp_call *call, int64_t free_at)
 void
 call_end(struct esp_call *call)
 {
-    const struct esp_cancel *cancel = &call->press->cancel;
     struct esp_outcome *outcome = call->outcome;
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
 
     call->state = CALL_DONE;
     call->press->running--;
     call_give_slot(call, now + ESP_RATE_WINDOW_MS);
+    press_sign(call->press, outcome, now);
     outcome->attempts = call->attempts;
-    outcome->attempts_max = cancel->confirm ? 0 : cancel->max_retries + 1;
     outcome->call_sent = call_sent(call);
-    outcome->elapsed_s = (double)(now - call->press->started_at) / 1000;
     outcome->rounds = call->rounds;
     outcome->round_count = call->round_count;
     call->rounds = NULL;
@@ -172,7 +170,7 @@ call_go(struct esp_call *call, int slot)
         attempt_begin(call);
     }
     else {
-        call_give_slot(call, clock_now_ms());
+        call_give_slot(call, esp_clock_ms());
         call_fail(call, ESP_NO_MEMORY, ESP_NOT_SENT, "out of memory");
     }
 }

@@ -179,7 +179,7 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
         return CURL_PREREQFUNC_ABORT;
     }
     lane->response.left = true;
-    lane->left_at = clock_now_ms();
+    lane->left_at = esp_clock_ms();
     text_copy_masked(lane->timing.remote, sizeof lane->timing.remote, remote,
                      strlen(remote), NULL);
     return CURL_PREREQFUNC_OK;
@@ -376,7 +376,7 @@ on_timer_wish(CURLM *multi, long timeout_ms, void *user)
     struct esp_lane *lane = user;
 
     (void)multi;
-    lane->timer_at = timeout_ms < 0 ? -1 : clock_now_ms() + timeout_ms;
+    lane->timer_at = timeout_ms < 0 ? -1 : esp_clock_ms() + timeout_ms;
     return 0;
 }
 

@@ -18,7 +18,7 @@ clock_ms(clockid_t id)
 }
 
 int64_t
-clock_now_ms(void)
+esp_clock_ms(void)
 {
     return clock_ms(CLOCK_MONOTONIC);
 }

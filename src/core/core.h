@@ -31,11 +31,8 @@
 
 /* ---- Clocks (clock.c) --------------------------------------------------- */
 
-/* Milliseconds of a clock that never jumps: for deadlines. */
-int64_t clock_now_ms(void);
-
 /* Milliseconds of a clock that also runs while the machine sleeps: for the
- * age of a connection. */
+ * age of a connection.  For deadlines there is esp_clock_ms. */
 int64_t clock_boot_ms(void);
 
 /* ---- Text (text.c) ------------------------------------------------------ */
@@ -311,7 +308,7 @@ struct esp_lane {
     int socket_count;
     int64_t connected_at; /* clock_boot_ms */
     int64_t used_at;
-    int64_t left_at;    /* clock_now_ms: the request of this transfer left */
+    int64_t left_at;    /* esp_clock_ms: the request of this transfer left */
     bool running;       /* a transfer is under way */
     bool abandoned;     /* belongs to the parent of a fork */
     bool needs_dns;     /* this transfer may look up a name */
@@ -477,7 +474,7 @@ void group_release(struct esp_group *group);
 
 /* The slots of one press; all zero: all free. */
 struct pace {
-    int64_t free_at[ESP_RATE_CALLS]; /* clock_now_ms; INT64_MAX: held */
+    int64_t free_at[ESP_RATE_CALLS]; /* esp_clock_ms; INT64_MAX: held */
 };
 
 /* A slot that is free, held from now on; -1: none is. */
@@ -643,8 +640,13 @@ void press_on_socket(struct esp_press *press, struct esp_call *call, int fd,
                      bool readable, bool writable);
 void press_on_timer(struct esp_press *press);
 
-/* clock_now_ms at which press_on_timer must be called. */
+/* esp_clock_ms at which press_on_timer must be called. */
 int64_t press_turn_at(const struct esp_press *press);
+
+/* Set what every outcome of a press that ends `now` says: attempts_max and
+ * elapsed_s. */
+void press_sign(const struct esp_press *press, struct esp_outcome *outcome,
+                int64_t now);
 
 /* `call` waits for a slot of the pace. */
 void press_queue(struct esp_press *press, struct esp_call *call);

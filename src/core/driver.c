@@ -114,7 +114,7 @@ wait_fill(struct wait *wait, const struct esp_press *press)
 static int
 wait_ms(const struct wait *wait, const struct esp_press *press)
 {
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
     int64_t left = press_turn_at(press) - now;
     int64_t slice = wait->looked_at + ESP_SLICE_MS - now;
 
@@ -130,7 +130,7 @@ static void
 look_for_interrupt(struct wait *wait, struct esp_press *press, bool signalled)
 {
     const struct esp_hooks *hooks = &press->cancel.hooks;
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
 
     if (!signalled && now - wait->looked_at < ESP_SLICE_MS)
         return;

@@ -374,6 +374,11 @@ void esp_watcher_on_socket(struct esp_watcher *watcher, int fd, bool readable,
 /* Milliseconds until esp_watcher_on_timer must be called, 0: now; -1: no need.
  * A call that comes earlier is harmless. */
 int64_t esp_watcher_timer_ms(const struct esp_watcher *watcher);
+
+/* Milliseconds of the clock that all times of the core are of: it never
+ * jumps. */
+int64_t esp_clock_ms(void);
+
 void esp_watcher_on_timer(struct esp_watcher *watcher);
 
 /* The descriptor that becomes readable, for good, when the pool is closed; -1:

@@ -149,7 +149,7 @@ group_count_others(struct esp_group *group)
 bool
 esp_group_drain(struct esp_group *group, int wait_ms)
 {
-    int64_t until = clock_now_ms() + wait_ms;
+    int64_t until = esp_clock_ms() + wait_ms;
     struct esp_pool *pool;
 
     pthread_mutex_lock(&registry_lock);
@@ -158,7 +158,7 @@ esp_group_drain(struct esp_group *group, int wait_ms)
     for (pool = group->pools; pool != NULL; pool = pool->next)
         pool_drain(pool);
     pthread_mutex_unlock(&registry_lock);
-    while (group_count_others(group) > 0 && clock_now_ms() < until)
+    while (group_count_others(group) > 0 && esp_clock_ms() < until)
         pool_wait_a_little();
     return group_count_others(group) == 0;
 }

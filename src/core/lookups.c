@@ -20,14 +20,14 @@ lookups_exhausted(void)
     if (full)
         oldest = abandoned_at[abandoned_count % ESP_LOOKUPS_MAX];
     pthread_mutex_unlock(&lock);
-    return full && clock_now_ms() - oldest < ESP_LOOKUPS_WINDOW_MS;
+    return full && esp_clock_ms() - oldest < ESP_LOOKUPS_WINDOW_MS;
 }
 
 void
 lookups_note_abandoned(void)
 {
     pthread_mutex_lock(&lock);
-    abandoned_at[abandoned_count % ESP_LOOKUPS_MAX] = clock_now_ms();
+    abandoned_at[abandoned_count % ESP_LOOKUPS_MAX] = esp_clock_ms();
     abandoned_count++;
     if (abandoned_count == 2 * ESP_LOOKUPS_MAX)
         abandoned_count = ESP_LOOKUPS_MAX;

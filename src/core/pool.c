@@ -207,7 +207,7 @@ free_lanes(struct esp_lane *lane)
 void
 esp_pool_close(struct esp_pool *pool, int wait_ms)
 {
-    int64_t until = clock_now_ms() + wait_ms;
+    int64_t until = esp_clock_ms() + wait_ms;
     struct esp_lane *idle;
 
     pthread_mutex_lock(&pool->lock);
@@ -217,7 +217,7 @@ esp_pool_close(struct esp_pool *pool, int wait_ms)
     idle = take_unwatched_held(pool);
     pthread_mutex_unlock(&pool->lock);
     free_lanes(idle);
-    while (pool_count_others(pool) > 0 && clock_now_ms() < until)
+    while (pool_count_others(pool) > 0 && esp_clock_ms() < until)
         pool_wait_a_little();
 }
 

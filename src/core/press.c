@@ -51,6 +51,15 @@ has_waiting(const struct esp_press *press)
 
 /* ---- The end ------------------------------------------------------------ */
 
+void
+press_sign(const struct esp_press *press, struct esp_outcome *outcome,
+           int64_t now)
+{
+    outcome->attempts_max =
+        press->cancel.confirm ? 0 : press->cancel.max_retries + 1;
+    outcome->elapsed_s = (double)(now - press->started_at) / 1000;
+}
+
 /* No call is made any more: `rest` is the outcome of the symbols whose turn
  * has not come. */
 static void
@@ -61,9 +70,7 @@ end_rest(struct esp_press *press, enum esp_kind kind, const char *message)
     if (has_unbegun(press)) {
         rest->kind = kind;
         rest->retry = kind == ESP_TIMEOUT ? ESP_RETRY_SOON : ESP_RETRY_NEVER;
-        rest->attempts_max =
-            press->cancel.confirm ? 0 : press->cancel.max_retries + 1;
-        rest->elapsed_s = (double)(clock_now_ms() - press->started_at) / 1000;
+        press_sign(press, rest, esp_clock_ms());
         text_copy_masked(rest->message, sizeof rest->message, message,
                          strlen(message), NULL);
     }
@@ -155,10 +162,10 @@ begin_next(struct esp_press *press, int slot)
 static void
 hand_out_slots(struct esp_press *press, int64_t latest)
 {
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
     int slot;
 
-    while (has_waiting(press) && clock_now_ms() <= latest &&
+    while (has_waiting(press) && esp_clock_ms() <= latest &&
            (slot = pace_take(&press->pace, now)) >= 0) {
         if (has_unbegun(press))
             begin_next(press, slot);
@@ -215,7 +222,7 @@ serve_waiting(struct esp_press *press)
     press->look_at = INT64_MAX;
     if (!has_waiting(press))
         return;
-    now = clock_now_ms();
+    now = esp_clock_ms();
     settle_slots(press, now);
     /* However short the time is, the first try is worth it. */
     hand_out_slots(press,
@@ -255,7 +262,7 @@ press_on_socket(struct esp_press *press, struct esp_call *call, int fd,
 void
 press_on_timer(struct esp_press *press)
 {
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
     size_t i;
 
     if (esp_press_is_done(press) || press_must_end(press))
@@ -365,7 +372,7 @@ press_new(const struct press_plan *plan)
     press->symbols =
         plan->symbols != NULL ? plan->symbols : &press->cancel.symbol;
     empty_queue(press);
-    press->started_at = clock_now_ms();
+    press->started_at = esp_clock_ms();
     press->deadline = press->started_at + plan->cancel->timeout_ms;
     if (press->watcher != NULL)
         watcher_add(press->watcher, press);

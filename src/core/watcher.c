@@ -263,7 +263,7 @@ esp_watcher_timer_ms(const struct esp_watcher *watcher)
     }
     if (soonest == INT64_MAX)
         return -1;
-    at = soonest - clock_now_ms();
+    at = soonest - esp_clock_ms();
     return at > 0 ? at : 0;
 }
 
@@ -271,7 +271,7 @@ esp_watcher_timer_ms(const struct esp_watcher *watcher)
 void
 esp_watcher_on_timer(struct esp_watcher *watcher)
 {
-    int64_t now = clock_now_ms();
+    int64_t now = esp_clock_ms();
     struct esp_press *press;
 
     for (press = watcher->presses; press != NULL; press = press->next) {

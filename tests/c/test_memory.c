@@ -41,7 +41,7 @@ alloc_stop(void)
 static bool
 is_refused(size_t size)
 {
-    if (size == refused_size && clock_now_ms() < refused_until)
+    if (size == refused_size && esp_clock_ms() < refused_until)
         return true;
     if (until == 0 || --until > 0)
         return false;
@@ -441,7 +441,7 @@ test_many_sockets(void **state)
         world.cancel.hooks = (struct esp_hooks){.on_attempt = free_the_pace,
                                                 .user = world.pool};
         refused_size = FIRST_GROWN;
-        refused_until = clock_now_ms() + rows[row];
+        refused_until = esp_clock_ms() + rows[row];
         pressed = esp_cancel_list(world.pool, &world.cancel, symbols, COUNT,
                                   &world.outcome);
         refused_until = 0;

@@ -80,7 +80,7 @@ drive_once(struct esp_press *press, int limit_ms)
 {
     struct pollfd polled[DRIVEN_MAX * ESP_WATCHES_MAX];
     struct esp_call *calls[DRIVEN_MAX * ESP_WATCHES_MAX];
-    int64_t left = press_turn_at(press) - clock_now_ms();
+    int64_t left = press_turn_at(press) - esp_clock_ms();
     size_t count = 0;
     size_t found;
     size_t i;

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
-from . import _client, _core
 from ._guard_proof import default_timeout
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LEAST_HEARTBEAT = 2.0
 """Seconds."""
 _LONGEST = 86400.0  # seconds; the longest time the core knows
-
-
-def checked_symbols(symbol: str | Iterable[str]) -> list[str]:
-    """The symbols, each once; the core itself says whether they are such.
-
-    Raises TypeError and ValueError.
-    """
-    names = [symbol] if isinstance(symbol, str) else list(symbol)
-    probe = _core.Client(
-        key=None,
-        key_source=_client.key_from_environment,
-        base_url="http://127.0.0.1:1",
-        timeout=1.0,
-        attempt_timeout=None,
-        connect_timeout=1.0,
-        max_retries=0,
-        proxy=None,
-        no_proxy=None,
-        ca_path=None,
-        user_agent=_client.USER_AGENT,
-        on_event=None,
-    )
-    probe.close()
-    with contextlib.suppress(RuntimeError):  # they are; but the client is closed
-        probe.cancel_all(names)
-    return list(dict.fromkeys(str(name) for name in names))
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ import sys
 import threading
 
 from . import _client, _core
-from ._guard_checks import checked_heartbeat, checked_symbols, checked_timeout
+from ._guard_checks import checked_heartbeat, checked_timeout
 from ._guard_link import Link, forget_all, link_for, withdraw
 from ._guard_signals import signals
 from ._guard_sweep import sweep
@@ -52,7 +52,7 @@ class Life:
         timeout: float | None = None,
         origin: _client.Origin | None = None,
     ) -> None:
-        self._all_symbols = checked_symbols(symbol)
+        self._all_symbols = _core.check_symbols(symbol)
         self.heartbeat = checked_heartbeat(heartbeat, auto_beat, watchdog)
         """Seconds without a beat after which it trips; None: it has no heart."""
         if when not in ("always", "error"):

@@ -37,6 +37,12 @@ PyDoc_STRVAR(trust_doc, "system_trust()\n--\n\n"
                         "The system's hashed directory or bundle of roots, "
                         "or None.");
 
+PyDoc_STRVAR(
+    symbols_doc,
+    "check_symbols(symbol, /)\n--\n\n"
+    "The symbols of a str or an iterable of them, each once, as a list\n"
+    "of str. Raises TypeError and ValueError as cancel_all does.");
+
 PyDoc_STRVAR(refuse_doc, "refuse_keyword(name, /)\n--\n\n"
                          "Raise the TypeError of a keyword that cancel_all\n"
                          "does not have.");
@@ -92,6 +98,20 @@ module_drain(PyObject *module, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+static PyObject *
+module_check_symbols(PyObject *module, PyObject *value)
+{
+    struct symbols symbols;
+    PyObject *list = NULL;
+
+    (void)module;
+    if (symbols_read(value, &symbols))
+        list = symbols.asked != NULL ? PyDict_Keys(symbols.places)
+                                     : Py_BuildValue("[s]", symbols.text);
+    symbols_free(&symbols);
+    return list;
+}
+
 /* For coroutines, which Python itself gives their keywords. */
 static PyObject *
 module_refuse_keyword(PyObject *module, PyObject *name)
@@ -106,6 +126,7 @@ PyMethodDef module_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, cancel_all_doc},
     {"parse_base_url", module_parse_base_url, METH_O, parse_doc},
     {"system_trust", module_system_trust, METH_NOARGS, trust_doc},
+    {"check_symbols", module_check_symbols, METH_O, symbols_doc},
     {"refuse_keyword", module_refuse_keyword, METH_O, refuse_doc},
     {"_drain", module_drain, METH_NOARGS, drain_doc},
     {NULL, NULL, 0, NULL},

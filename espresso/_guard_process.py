@@ -9,10 +9,9 @@ import struct
 import subprocess
 import sys
 
-from ._client import LOOPBACK_VARIABLE
+from ._client import LOG_FILE_VARIABLE, LOOPBACK_VARIABLE
 from ._guard_sweep import watchdog_options
 from ._guard_wire import HELLO, Inbox, clock, pack
-from ._watchdog_process import LOG_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._client import Origin
 
-PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", LOOPBACK_VARIABLE, LOG_VARIABLE)
+PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", LOOPBACK_VARIABLE, LOG_FILE_VARIABLE)
 """All of our environment that a watchdog gets."""
 
 _SEND_TIME = 2  # seconds, whole: a watchdog that does not read is a dead one
@@ -35,8 +34,8 @@ class WatchdogGone(Exception):
 def built_environment() -> dict[str, str]:
     """What a watchdog's environment is; nothing of ours is inherited."""
     chosen = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    if chosen.get(LOG_VARIABLE):
-        chosen[LOG_VARIABLE] = os.path.abspath(chosen[LOG_VARIABLE])
+    if chosen.get(LOG_FILE_VARIABLE):
+        chosen[LOG_FILE_VARIABLE] = os.path.abspath(chosen[LOG_FILE_VARIABLE])
     return chosen
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 import time
 
 from ._client import LOG_VARIABLES
+from ._log_file import open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,22 +210,11 @@ class _File(logging.FileHandler):
             "a",
             encoding="utf-8",
             errors="backslashreplace",
-            opener=_open_log,
+            opener=open_log,
         )
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk must not fill stderr while orders are being cancelled."""
-
-
-def _open_log(path: str, flags: int) -> int:
-    """For the user alone; OSError for a symbolic link, or what is no plain file."""
-    # Without O_NONBLOCK, opening a named pipe would wait for its reader.
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"not a regular file: {path!r}")
-    return descriptor
 
 
 def to_stderr(least: int, form: str = FORMAT) -> None:

@@ -11,6 +11,8 @@ import stat
 import sys
 import time
 
+from ._client import LOG_FILE_VARIABLE
+from ._log_file import open_log
 from ._watchdog_lock import STAND_DOWN
 
 TYPE_CHECKING = False
@@ -28,8 +30,6 @@ _IGNORED = (
     signal.SIGTTOU,
     signal.SIGUSR2,
 )
-
-LOG_VARIABLE = "ESPRESSO_LOG_FILE"
 
 
 def harden(pipe: int) -> None:
@@ -133,7 +133,7 @@ def logger(bot: int) -> Callable[[str, str], None]:
     It never waits: a terminal that was stopped, or a pipe that nobody reads, must
     not keep a cancel from being made.
     """
-    path = os.environ.get(LOG_VARIABLE)
+    path = os.environ.get(LOG_FILE_VARIABLE)
 
     def say(level: str, text: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -159,11 +159,8 @@ def _is_writable(number: int) -> bool:
 
 
 def _append(path: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    flags |= os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO without reader: no waiting
-    file = os.open(path, flags, 0o600)
+    file = open_log(path)
     try:
-        if stat.S_ISREG(os.fstat(file).st_mode):
-            os.write(file, data)
+        os.write(file, data)
     finally:
         os.close(file)

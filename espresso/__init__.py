@@ -8,6 +8,9 @@ The verb is ``cancel_all``; ``Client`` is where options live; what goes wrong
 is an ``EspressoError`` whose ``outcome`` says whether orders may be gone.
 """
 
+import os as _os
+import sys as _sys
+
 from ._client import Client
 from ._core import MAINNET, PREPROD, VERSIONS, __version__, cancel_all
 from .errors import (
@@ -116,3 +119,16 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
+
+
+def _after_fork() -> None:
+    """In the child: hardly ever is there an import that the fork broke off."""
+    importlib = _sys.modules.get("_frozen_importlib")
+    locks = getattr(importlib, "_module_locks", None)
+    if locks:
+        from ._fork import forget_imports_of_others
+
+        forget_imports_of_others(locks)
+
+
+_os.register_at_fork(after_in_child=_after_fork)

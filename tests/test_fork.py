@@ -310,6 +310,41 @@ assert status == 0, status
     run(program, environment(clean_env, exchange)).check()
 
 
+IMPORTED = ["espresso._watch", "espresso._types", "espresso._aio"]
+IMPORTED += ["logging", "dataclasses"]  # by ours
+
+
+@pytest.mark.parametrize("module", IMPORTED)
+def test_fork_while_another_thread_imports(
+    module: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """A lock of Python guards the import: who has it at the fork is not in the child."""
+    face = FACES["asyncio.run"] if "_aio" in module else ""
+    program = f"""{FORK}{face}
+import importlib.abc
+reached = threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{module}":
+            reached.set()
+            time.sleep(0.5)
+        return None
+sys.meta_path.insert(0, Slow())
+def call(symbol):
+    client = connect(on_event=lambda event: None)
+    assert ids(client, symbol) == 1
+thread = threading.Thread(target=call, args=["THREAD"])
+thread.start()
+assert reached.wait(10)
+assert fork(lambda: call("CHILD")) == 0
+thread.join()
+"""
+    for symbol in ("THREAD", "CHILD"):
+        exchange.place(symbol)
+    run(program, environment(clean_env, exchange)).check()
+    assert sorted(filter(None, symbols(exchange))) == ["CHILD", "THREAD"]
+
+
 def test_fork_in_a_thread(exchange: Exchange, clean_env: dict[str, str]) -> None:
     """The forking thread is the child's main one: its calls can be interrupted."""
     program = f"""{FORK}

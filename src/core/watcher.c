@@ -222,6 +222,13 @@ esp_watcher_first(struct esp_watcher *watcher)
 
 /* ---- Turns -------------------------------------------------------------- */
 
+/* Whether this is the child of a fork, and the loop its parent's. */
+static bool
+is_inherited(const struct esp_watcher *watcher)
+{
+    return watcher->forks != atomic_load(&watcher->pool->forks);
+}
+
 /* Close the idle connection with socket `fd`, or all of them (-1). */
 static void
 drop_idle(struct esp_watcher *watcher, int fd)
@@ -239,7 +246,7 @@ esp_watcher_on_socket(struct esp_watcher *watcher, int fd, bool readable,
     struct esp_lane *lane =
         fd < watcher->capacity ? watcher->table[fd].lane : NULL;
 
-    if (watcher->forks != atomic_load(&watcher->pool->forks))
+    if (is_inherited(watcher))
         return;
     if (lane == NULL) /* a descriptor whose end the loop did not know yet */
         return;
@@ -312,13 +319,15 @@ esp_watcher_new(struct esp_pool *pool)
     return watcher;
 }
 
-/* The descriptors that the loop was to close. */
+/* The descriptors that the loop was to close.  Not in the child of a fork:
+ * what had a number in the parent may be something else here by now. */
 static void
 close_ended(struct esp_watcher *watcher)
 {
     struct esp_change change;
 
-    while (esp_watcher_next_change(watcher, &change)) {
+    while (!is_inherited(watcher) &&
+           esp_watcher_next_change(watcher, &change)) {
         if (change.close)
             close(change.fd);
     }

@@ -979,6 +979,52 @@ test_fork(void **state)
     scene_close(&scene);
 }
 
+/* What the child does with a number that its parent's loop was to close: it is
+ * another file's, and stays open. */
+static bool
+keep_number(struct scene *scene)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int pending = -1;
+    int fd;
+
+    for (fd = 0; fd <= scene->loop.highest; fd++) {
+        if (scene->loop.reads[fd] && is_connection(fd))
+            pending = fd;
+    }
+    checked = NULL;
+    if (pending < 0 || dup2(null, pending) != pending)
+        return false;
+    esp_watcher_free(scene->loop.watcher);
+    return fcntl(pending, F_GETFD) >= 0;
+}
+
+/* A fork before the loop has carried out what the watcher wanted. */
+static void
+test_fork_before_a_close(void **state)
+{
+    struct scene scene;
+    pid_t child;
+    int status = -1;
+
+    (void)state;
+    scene_open(&scene);
+    server_script(scene.world.server, symbols[0], hang, 1);
+    start(&scene, 1);
+    while (!server_has_requests(scene.world.server, 1))
+        loop_turn(&scene.loop, 1);
+    esp_press_free(scene.pressed.press);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        leave_child(keep_number(&scene));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    loop_settle(&scene.loop);
+    assert_int_equal(scene.loop.closed, 1);
+    scene_close(&scene);
+}
+
 #define A_TEST(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int
@@ -1007,6 +1053,7 @@ main(void)
         A_TEST(test_two_watchers),
         A_TEST(test_full_pool),
         A_TEST(test_fork),
+        A_TEST(test_fork_before_a_close),
     };
 
     return cmocka_run_group_tests_name("watcher", tests, NULL, NULL);

@@ -34,11 +34,17 @@ except ValueError:
     pass  # a subinterpreter, or not the main thread
 import espresso
 
-def connect(key=None, **options):
+def make_client(face, key, options):
     options.setdefault("base_url", os.environ["TEST_URL"])
     options.setdefault("timeout", 20)
     key = key or os.environ["TEST_KEY"]
-    return espresso.Client(key, ca_file=os.environ["TEST_CA"], **options)
+    return face(key, ca_file=os.environ["TEST_CA"], **options)
+
+def connect(key=None, **options):
+    return make_client(espresso.Client, key, options)
+
+def connect_async(key=None, **options):
+    return make_client(espresso.AsyncClient, key, options)
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

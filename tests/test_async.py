@@ -474,10 +474,7 @@ def test_ctrl_c(ex: Exchange, clean_env: dict[str, str]) -> None:
         PRELUDE
         + """
 import asyncio, signal, traceback
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 try:
     asyncio.run(client.cancel_all("ADAUSDM"))
 except KeyboardInterrupt as error:
@@ -522,10 +519,7 @@ def test_no_descriptor_left(ex: Exchange, clean_env: dict[str, str]) -> None:
         PRELUDE
         + """
 import asyncio, resource
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=10, max_retries=0,
-)
+client = connect_async(timeout=10, max_retries=0)
 async def main():
     await client.cancel_all("ADAUSDM", missing_ok=True)
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
@@ -699,10 +693,7 @@ def test_no_warning_at_exit(
         PRELUDE
         + f"""
 import asyncio, uvloop
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 async def main():
     await client.warm_up()
     for _ in range(3):
@@ -727,10 +718,7 @@ def test_exit_with_a_loop_in_a_daemon_thread(
         PRELUDE
         + """
 import asyncio, threading
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 async def main():
     await asyncio.gather(*(client.cancel_all("ADAUSDM") for _ in range(3)))
 threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
@@ -753,10 +741,7 @@ def test_at_exit(ex: Exchange, clean_env: dict[str, str]) -> None:
         PRELUDE
         + """
 import asyncio, atexit
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 atexit.register(lambda: say(asyncio.run(client.cancel_all("ADAUSDM"))["symbol"]))
 asyncio.run(client.warm_up())
 """
@@ -829,10 +814,7 @@ def test_an_idle_client_costs_nothing(ex: Exchange, clean_env: dict[str, str]) -
         PRELUDE
         + """
 import asyncio
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=1.0,
-)
+client = connect_async(timeout=1.0)
 async def main():
     await asyncio.gather(
         *(client.cancel_all("ADAUSDM", missing_ok=True) for _ in range(20))
@@ -855,10 +837,7 @@ STALL_PROGRAM = (
     PRELUDE
     + """
 import asyncio
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 class Watched(asyncio.SelectorEventLoop):
     longest = 0.0
 
@@ -909,9 +888,8 @@ def test_nothing_sleeps_in_the_loop(
         PRELUDE
         + f"""
 import asyncio
-client = espresso.AsyncClient(
-    "sandbox-0", base_url="https://{HUNG_NAME}", ca_file=os.environ["TEST_CA"],
-    timeout=1.0, max_retries=0,
+client = connect_async(
+    "sandbox-0", base_url="https://{HUNG_NAME}", timeout=1.0, max_retries=0
 )
 worst = 0.0
 async def watch():

@@ -77,10 +77,7 @@ FACES = {
 import asyncio
 class Face:
     def __init__(self, **options):
-        options.setdefault("base_url", os.environ["TEST_URL"])
-        options.setdefault("timeout", 20)
-        key, ca_file = os.environ["TEST_KEY"], os.environ["TEST_CA"]
-        self.client = espresso.AsyncClient(key, ca_file=ca_file, **options)
+        self.client = connect_async(**options)
     def run(self, coroutine):
         return asyncio.run(coroutine)
     def cancel_all(self, symbol, **options):

@@ -446,11 +446,7 @@ def test_its_own_exception_through_async_with(
     assert len(exchange.calls) == 2
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_under_asyncio_run(
-    times: int, exchange: Exchange, clean_env: dict[str, str]
-) -> None:
-    program = f"""{ARMED}
+ASYNC_BOT = f"""{ARMED}
 import asyncio
 async def main():
     async with espresso.guard("ADAUSDM") as g:
@@ -458,8 +454,14 @@ async def main():
         await asyncio.sleep(60)
 asyncio.run(main())
 """
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_under_asyncio_run(
+    times: int, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
     exchange.place(SYMBOL)
-    with Child(program, default_environment(clean_env, exchange)) as child:
+    with Child(ASYNC_BOT, default_environment(clean_env, exchange)) as child:
         pid = int(child.line().split()[1])
         if times == 2:
             exchange.fault("hang", times=1)
@@ -481,16 +483,8 @@ asyncio.run(main())
 def test_sigterm_under_asyncio_run(
     exchange: Exchange, clean_env: dict[str, str]
 ) -> None:
-    program = f"""{ARMED}
-import asyncio
-async def main():
-    async with espresso.guard("ADAUSDM") as g:
-        armed(g)
-        await asyncio.sleep(60)
-asyncio.run(main())
-"""
     exchange.place(SYMBOL)
-    with Child(program, default_environment(clean_env, exchange)) as child:
+    with Child(ASYNC_BOT, default_environment(clean_env, exchange)) as child:
         pid = int(child.line().split()[1])
         child.signal(TERM)
         assert child.end().status == 143

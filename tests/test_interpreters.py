@@ -207,10 +207,7 @@ USE_LOOPS = (
     + PRELUDE
     + """
 import asyncio
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 async def main():
     await client.warm_up()
     found = await client.cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)

@@ -32,10 +32,7 @@ RESULTS = (
     + """
 import asyncio
 connect().cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)
-client = espresso.AsyncClient(
-    os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
-    ca_file=os.environ["TEST_CA"], timeout=20,
-)
+client = connect_async()
 for symbols in "ADAUSDM", ["IAGUSDM"]:
     try:
         asyncio.run(client.cancel_all(symbols))

@@ -317,7 +317,7 @@ IMPORTED += ["logging", "dataclasses"]  # by ours
 def test_fork_while_another_thread_imports(
     module: str, exchange: Exchange, clean_env: dict[str, str]
 ) -> None:
-    """A lock of Python guards the import: who has it at the fork is not in the child."""
+    """A lock of Python guards the import; its holder is not in the child."""
     face = FACES["asyncio.run"] if "_aio" in module else ""
     program = f"""{FORK}{face}
 import importlib.abc

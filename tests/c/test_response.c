@@ -343,6 +343,8 @@ test_codes_without_a_row(void **state)
         {"{\"code\":4200}garbage", {HTTP_PERHAPS}},
         {"{\"co\\u0000de\":4200}", {HTTP_PERHAPS}},
         {"{\"error\":\"x\"}", {HTTP_NO}},
+        {"{\"error\":\"x\",\"symbol\":\"ADAUSDM\"}", {HTTP_NO}},
+        {"{\"error\":\"x\",\"symbol\":\"NIGHTUSDM\"}", {HTTP_PERHAPS}},
         {"{}", {HTTP_NO}},
         {"", {HTTP_NO}},
         {"null", {HTTP_NO}},
@@ -613,6 +615,14 @@ test_transfers(void **state)
           .framing_headers = 2},
          {BAD_AGAIN},
          false},
+        {"a length that is odd",
+         {.left = true,
+          .head_complete = true,
+          .http_status = 200,
+          .framing_headers = 1,
+          .framing_is_odd = true},
+         {BAD_AGAIN},
+         false},
         {"no length of a 403",
          {.left = true, .head_complete = true, .http_status = 403},
          {BAD_AGAIN},
@@ -717,6 +727,23 @@ test_messages(void **state)
         esp_outcome_free(&outcome);
         buffer_free(&response.body);
     }
+}
+
+/* A message is whole, whatever bytes the gateway sent. */
+static void
+test_message_goes_on_after_a_nul(void **state)
+{
+    static const char body[] = "no\0way";
+    struct esp_response response = answer(404, "");
+    struct esp_outcome outcome;
+
+    (void)state;
+    assert_int_equal(buffer_append(&response.body, body, sizeof body - 1),
+                     BUFFER_OK);
+    decode(&response, &outcome);
+    assert_string_equal(outcome.message, "no way");
+    esp_outcome_free(&outcome);
+    buffer_free(&response.body);
 }
 
 /* libcurl's own words stand where there is no answer. */
@@ -902,6 +929,7 @@ main(void)
         cmocka_unit_test(test_transfers),
         cmocka_unit_test(test_body_does_not_heal),
         cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_message_goes_on_after_a_nul),
         cmocka_unit_test(test_message_of_a_failure),
         cmocka_unit_test(test_kept_body_is_cut_and_masked),
         cmocka_unit_test(test_warm_up),

@@ -48,11 +48,11 @@ C_ARCHIVES   = $(addprefix $(ESPRESSO_STATIC)/lib/lib,curl.a ssl.a crypto.a cjso
 ifdef ESPRESSO_STATIC
 C_LIBRARIES  = cmocka
 C_STATIC     = -DESP_PRIVATE_LIBRARIES -I$(ESPRESSO_STATIC)/include
-C_LINK       = --coverage -pthread -Wl,-z,muldefs $(C_ARCHIVES) -lm -ldl
+C_LINK       = --coverage -Wl,-u,__gcov_dump -pthread -Wl,-z,muldefs $(C_ARCHIVES) -lm -ldl
 else
 C_LIBRARIES  = libcurl libcjson cmocka
 C_STATIC     =
-C_LINK       = --coverage -pthread -lm -ldl
+C_LINK       = --coverage -Wl,-u,__gcov_dump -pthread -lm -ldl
 endif
 C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
                -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread $(C_STATIC) \

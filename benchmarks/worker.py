@@ -10,7 +10,6 @@ on, asyncio or uvloop: one call after the other there, too. A list of N symbols 
 as N calls.
 """
 
-import asyncio
 import importlib
 import io
 import json
@@ -246,6 +245,8 @@ def blocking(name: str, symbols: int, base_url: str, ca_file: str) -> Measure:
 def on_loop(
     loop_name: str, name: str, symbols: int, base_url: str, ca_file: str
 ) -> Iterator[Measure]:
+    # Not for the others: asyncio loads logging, and who has that is told more.
+    asyncio: Any = importlib.import_module("asyncio")
     module: Any = importlib.import_module(loop_name)
     maker = (
         espresso_async_list(base_url, ca_file, symbols)

@@ -32,6 +32,17 @@ code_of(const cJSON *root, int *code)
     return true;
 }
 
+/* The words of the member `error`; NULL if it has none. */
+static const char *
+error_text(const cJSON *root)
+{
+    const cJSON *error = member(root, "error");
+
+    return cJSON_IsString(error) && error->valuestring[0] != '\0'
+               ? error->valuestring
+               : NULL;
+}
+
 static const struct esp_code *
 find_code(int code)
 {
@@ -49,14 +60,14 @@ static void
 judge_code(struct judge *judge, const cJSON *root, int code)
 {
     const struct esp_code *row = find_code(code);
-    const cJSON *error = member(root, "error");
+    const char *error = error_text(root);
 
     judge->outcome->has_code = true;
     judge->outcome->code = code;
     judge_verdict(judge, ESP_API, row ? row->sent : ESP_UNKNOWN,
                   row ? row->retry : ESP_RETRY_NEVER);
-    if (cJSON_IsString(error))
-        judge_say(judge, error->valuestring);
+    if (error != NULL)
+        judge_say(judge, error);
     else
         judge_say(judge, row ? row->meaning : "an undocumented error");
 }
@@ -118,11 +129,11 @@ describe_by_body(struct judge *judge, const struct esp_buffer *body)
 static void
 describe_error_body(struct judge *judge, const cJSON *root)
 {
-    const cJSON *error = member(root, "error");
+    const char *error = error_text(root);
     const struct esp_buffer *body = &judge->response->body;
 
-    if (cJSON_IsString(error))
-        judge_say(judge, error->valuestring);
+    if (error != NULL)
+        judge_say(judge, error);
     else if (body->length == 0)
         judge_say(judge, "no reason given");
     else if (body->data[0] == '<')

@@ -703,6 +703,8 @@ test_messages(void **state)
          "Order not found"},
         {400, "{\"code\":4200}", "nothing was open"},
         {400, "{\"code\":4199}", NULL},
+        {400, "{\"error\":\"\",\"code\":4200}", "nothing was open"},
+        {500, "{\"error\":\"\"}", "{\"error\":\"\"}"},
         {404, "404 page not found", "404 page not found"},
         {403, "", NULL},
         {502, "<html>x</html>", NULL},

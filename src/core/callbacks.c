@@ -254,7 +254,8 @@ read_header(struct esp_response *response, const char *line, size_t length)
 {
     const char *value;
 
-    if (length >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+    /* libcurl takes `http/` for it, too. */
+    if (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0) {
         response->head_complete = false;
         response->framing_headers = 0;
         response->framing_is_odd = false;

@@ -61,7 +61,7 @@ def _as_object(symbol: str, answers: dict[str, Answer]) -> dict[str, Any]:
         "symbol": symbol,
         "error": type(answer).__name__,
         "message": _in_options(getattr(answer, "message", _told(symbol, answers))),
-        "outcome": "not_sent" if isinstance(answer, ValueError) else "unknown",
+        "outcome": _outcome(symbol, answers),
         "retryable": not isinstance(answer, ValueError),
         "order_ids": [],
     }
@@ -76,6 +76,15 @@ _ATTRIBUTES = (
     *("code", "status_code", "outcome", "retryable", "order_ids"),
     *("attempts", "elapsed"),
 )
+
+
+def _outcome(symbol: str, answers: dict[str, Answer]) -> str:
+    """That of the error; of a call that was cut short, what its note says."""
+    answer = answers[symbol]
+    if isinstance(answer, EspressoError):
+        return answer.outcome
+    was_kept = _told(symbol, answers).endswith("had not gone out")
+    return "not_sent" if was_kept or isinstance(answer, ValueError) else "unknown"
 
 
 def _told(symbol: str, answers: dict[str, Answer]) -> str:
@@ -93,7 +102,8 @@ def _table(answers: dict[str, Answer], is_confirmed: bool) -> str:
     lines = []
     for symbol, answer in answers.items():
         if isinstance(answer, BaseException):
-            text = f"{_state(answer)}: {_told(symbol, answers)}"
+            state = _state(answer, _outcome(symbol, answers))
+            text = f"{state}: {_told(symbol, answers)}"
         else:
             text = _success(answer, is_confirmed)
         lines.append(_fitted(f"{symbol:{width}}  {text}", width + 2))
@@ -115,13 +125,13 @@ def _success(result: CancelAllResult, is_confirmed: bool) -> str:
 _REPLY_LOST = "how many were cancelled is unknown, a reply was lost"
 
 
-def _state(error: BaseException) -> str:
+def _state(error: BaseException, outcome: str) -> str:
     """What is known of the orders after a failure, at its most cautious."""
     before = len(getattr(error, "order_ids", ()))
     so_far = f" ({before} cancelled so far)" if before else ""
     if isinstance(error, StillOpenError):
         return f"STILL OPEN{so_far}"
-    if before or getattr(error, "outcome", "unknown") == "unknown":
+    if before or outcome == "unknown":
         return f"MAY BE OPEN{so_far}"
     return "NOT CANCELLED"
 

@@ -131,6 +131,7 @@ class RawServer:
     Args:
         scripts: see above.
         tls: False: in the clear.
+        clear: with TLS, so many connections at the start are in the clear all the same.
         hosts: what the certificate is for.
         context: a TLS context in place of the usual one.
 
@@ -142,10 +143,12 @@ class RawServer:
         self,
         *scripts: Script,
         tls: bool = True,
+        clear: int = 0,
         hosts: tuple[str, ...] = HOSTS,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._scripts = scripts
+        self._clear = clear
         self._folder = tempfile.TemporaryDirectory(prefix="espresso-test-")
         self.authority = trustme.CA()
         Path(self.ca_file).write_bytes(self.authority.cert_pem.bytes())
@@ -215,13 +218,13 @@ class RawServer:
                     target=self._serve, args=(sock, number), daemon=True
                 )
                 self._threads.append(thread)
-            thread.start()
+                thread.start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if self._context is not None:
+            if self._context is not None and number >= self._clear:
                 sock = self._context.wrap_socket(
                     sock, server_side=True, do_handshake_on_connect=False
                 )
@@ -237,6 +240,13 @@ class RawServer:
             self._failures.append(error)
         finally:
             sock.close()
+
+    def drain(self) -> None:
+        """Wait until every script has ended, now that the client is gone."""
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(PATIENCE)
 
     def close(self) -> None:
         """End every connection and thread; raise what a script raised."""

@@ -28,6 +28,8 @@ import espresso
 from espresso import _cli, _cli_cancel, errors
 from espresso.sandbox import Exchange, replies
 from tests.children import PATIENCE, ROOT
+from tests.obstacles import wait_until
+from tests.rawserver import RawServer, Wire
 
 SCRIPT = str(Path(sys.executable).with_name("espresso"))
 MODULE = [sys.executable, "-m", "espresso"]
@@ -435,6 +437,33 @@ def test_a_signal_ends_the_wait_and_says_what_had_gone_out(
         assert (one["symbol"], one["error"]) == (symbol, name)
         assert (one["outcome"], one["retryable"]) == ("unknown", True)
         assert symbol in one["message"]
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_what_a_signal_keeps_from_going_out_was_not_sent(
+    words: list[str], exchange: Exchange, env: Env
+) -> None:
+    with RawServer(Wire.hold, clear=1) as server:
+        command = [SCRIPT, "cancel-all", SYMBOL, *words, "--base-url"]
+        process = subprocess.Popen(
+            [*command, f"https://127.0.0.1:{server.port}"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        wait_until(lambda: server.connections == 1, "a connection")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    why = "the request for ADAUSDM had not gone out"
+    if words:
+        one = json.loads(out)
+        told = (one["outcome"], one["retryable"], one["message"])
+        assert told == ("not_sent", True, why)
+    else:
+        assert out == f"ADAUSDM  NOT CANCELLED: {why}\n"
 
 
 def test_a_closed_terminal_does_not_end_the_cancel(

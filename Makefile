@@ -67,7 +67,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ test-freethreaded: build ## run pytest on a CPython without a GIL (TESTS=tests/t
 
 chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1 FACE=espresso)
 	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED) --client $(FACE)
+
+reliability: build ## measure what docs/reliability.md promises (FIGURES="soak guard" WRITE=1)
+	@$(BIN)/python -m scripts.reliability $(if $(WRITE),--write) $(FIGURES)
 
 lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
 	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)

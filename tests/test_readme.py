@@ -32,7 +32,10 @@ from espresso.sandbox import Exchange, replies
 from examples import demo, panic
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+    "docs/reliability.md",
+)
 PATIENCE = 180.0  # seconds; a busy machine builds slowly
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

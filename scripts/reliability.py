@@ -1,0 +1,287 @@
+"""Measure what espresso promises, and print it as one table: held, or not held.
+
+``python -m scripts.reliability [NAME...]`` from the root of the repository; ``make
+reliability`` sets up what it needs. Each figure is the work of a command that fails
+when its bar is not held; its output is kept in ``build/reliability/NAME.log``. With
+``--write`` the table in ``docs/reliability.md`` is made anew, with date and versions.
+Exit status 1 if a figure is not held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "build" / "reliability"
+DOCUMENT = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- figures: made by `make reliability WRITE=1` -->"
+END = "<!-- figures end -->"
+LIMIT = 1500.0  # seconds for one figure
+CHAOS_SEEDS = (1, 2, 3)
+CHAOS_FACES = ("espresso", "espresso-list", "espresso-async", "espresso-async-list")
+CHAOS_CALLS = 1700  # a run: over 20,000 in all
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, and the commands that measure it.
+
+    reached: what their output says, in some words; "": it says nothing of the kind
+    """
+
+    name: str
+    what: str
+    bar: str
+    commands: tuple[tuple[str, ...], ...]
+    reached: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    figure: Figure
+    reached: str
+    is_held: bool
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        return "held" if self.is_held else "NOT HELD"
+
+
+def python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, *words)
+
+
+def make(*words: str) -> tuple[str, ...]:
+    return ("make", "--no-print-directory", *words)
+
+
+def said(pattern: str) -> Callable[[str], str]:
+    """What the pattern finds, each finding told once."""
+
+    def reached(text: str) -> str:
+        found = re.findall(pattern, text, re.MULTILINE)
+        parts = (" ".join(one) if isinstance(one, tuple) else one for one in found)
+        return "; ".join(dict.fromkeys(parts))
+
+    return reached
+
+
+def total(pattern: str, words: str) -> Callable[[str], str]:
+    """The sum of the numbers that the pattern finds, with words for it."""
+
+    def reached(text: str) -> str:
+        numbers = [int(number) for number in re.findall(pattern, text, re.MULTILINE)]
+        return f"{sum(numbers):,} {words}" if numbers else ""
+
+    return reached
+
+
+def chaos() -> tuple[tuple[str, ...], ...]:
+    judge = ("-m", "tests.chaos", "--calls", str(CHAOS_CALLS))
+    return tuple(
+        python(*judge, "--seed", str(seed), "--client", face)
+        for seed in CHAOS_SEEDS
+        for face in CHAOS_FACES
+    )
+
+
+PASSED = total(r"^\[  PASSED  \] (\d+) test", "tests")
+PYTEST = said(r"^(\d+ passed.*?) in ")
+
+FIGURES = (
+    Figure(
+        "chaos",
+        "chaos judge: calls of four faces, three seeds",
+        "20,000 calls, 0 violations",
+        chaos(),
+        total(r"^  calls +(\d+) in", "calls judged"),
+    ),
+    Figure(
+        "matrix",
+        "fault matrix: every row, in every face",
+        "all rows",
+        (make("matrix", "REPEATS=1"),),
+        said(r"^(\d+ of \d+ rows held.*)$"),
+    ),
+    Figure(
+        "fuzz",
+        "fuzzing under ASan and UBSan",
+        "5,000,000 runs, 0 findings",
+        (make("fuzz", "RUNS=5000000"),),
+        said(r"^(\d[\d,]* runs.*)$"),
+    ),
+    Figure(
+        "torture",
+        "torture: every allocation of a call fails, one at a time",
+        "all of them",
+        (make("test-torture"),),
+        said(r"^(\d[\d,]* allocations.*)$"),
+    ),
+    Figure(
+        "soak",
+        "soak: one client, a fault in 1 % of the calls",
+        "100,000 calls; RSS +256 KiB, descriptors and threads +0",
+        (make("soak", "CALLS=100000"),),
+        said(r"^soak: (.*)$"),
+    ),
+    Figure(
+        "valgrind",
+        "C tests under valgrind, and what they reach of the core",
+        "0 errors, 0 leaks; lines 95 %, branches 90 %, classifier 100 %",
+        (make("test-c"),),
+        said(r"^src/core, (\w+) .*? ([\d.]+ %)   floor"),
+    ),
+    Figure(
+        "asan",
+        "C tests under ASan, UBSan and LSan",
+        "0 reports",
+        (make("test-asan-c"),),
+        PASSED,
+    ),
+    Figure("tsan", "C tests under TSan", "0 reports", (make("test-tsan"),), PASSED),
+    Figure(
+        "threads",
+        "threads on one client, and on one each",
+        "64",
+        (python("-m", "pytest", "-q", "tests/test_threads.py"),),
+        PYTEST,
+    ),
+    Figure(
+        "ends",
+        "how late a deadline, Ctrl-C, close() and an exit are, at worst, in ms",
+        "50 (64 threads 200); 50 (4 busy threads 200); 100; 1000",
+        (python("-m", "tests.measure"),),
+        said(r"^(.*?)  +[\d.]+ +([\d.]+)   \(promised"),
+    ),
+    Figure(
+        "secrets",
+        "the key, in anything that can be seen and in memory after close()",
+        "nowhere",
+        (python("-m", "pytest", "-q", "tests/test_secrets.py"),),
+        PYTEST,
+    ),
+    Figure(
+        "guard",
+        "from a bot's SIGKILL to the watchdog's POST",
+        "30 ms in the median",
+        (make("guard-latency", "RUNS=30"),),
+        said(r"runs: (median .*?) \(bar"),
+    ),
+    Figure(
+        "mutants",
+        "guards of the code that are broken on purpose",
+        "15, each noticed by a test",
+        (make("mutants"),),
+        said(r"^(\d+ of \d+ mutants .*)$"),
+    ),
+)
+
+
+def measure(figure: Figure) -> Reading:
+    """Run its commands, all of them; keep what they say."""
+    began = time.monotonic()
+    texts, is_held = [], True
+    for command in figure.commands:
+        status, text = run(command)
+        texts.append(text)
+        is_held = is_held and status == 0
+    text = "".join(texts)
+    (LOGS / f"{figure.name}.log").write_text(text)
+    reached = figure.reached(text)
+    return Reading(figure, reached, is_held and bool(reached), time.monotonic() - began)
+
+
+def run(command: tuple[str, ...]) -> tuple[int, str]:
+    """Exit status and output; what lasts too long is ended, with all it started."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            text, _ = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            text, _ = process.communicate()
+        return process.returncode, text
+
+
+def environment() -> str:
+    """Where it was measured."""
+    from espresso import __versions__
+
+    libraries = ", ".join(f"{name} {one}" for name, one in __versions__.items())
+    return (
+        f"{libraries}; CPython {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors; "
+        f"{datetime.date.today().isoformat()}"
+    )
+
+
+def row(reading: Reading) -> str:
+    figure = reading.figure
+    cells = (figure.what, figure.bar, reading.reached or "-", reading.verdict)
+    return f"| {' | '.join(cells)} |"
+
+
+def show(reading: Reading) -> None:
+    """A figure for a person to read: on a terminal it is no table."""
+    figure = reading.figure
+    print(f"{reading.verdict:9} {figure.name:9} {figure.what} ({figure.bar})")
+    print(f"{'':19} {reading.reached or 'see its log'}; {reading.seconds:.0f} s")
+    sys.stdout.flush()
+
+
+def document(readings: list[Reading]) -> None:
+    """Put the table into its place in the document."""
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    head = ["| figure | bar | reached | |", "| --- | --- | --- | --- |"]
+    table = "\n".join([environment(), "", *head, *map(row, readings)])
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
+
+
+def chosen(names: list[str]) -> Iterator[Figure]:
+    return (one for one in FIGURES if not names or one.name in names)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.reliability")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of figures; all")
+    parser.add_argument("--write", action="store_true", help="docs/reliability.md too")
+    args = parser.parse_args()
+    known = {one.name for one in FIGURES}
+    if unknown := set(args.names) - known:
+        parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(known)}")
+    if args.write and args.names:
+        parser.error("--write is for all figures")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    readings = []
+    for figure in chosen(args.names):
+        readings.append(measure(figure))
+        show(readings[-1])
+    if args.write:
+        document(readings)
+    held = sum(one.is_held for one in readings)
+    print(f"{held} of {len(readings)} figures held; {environment()}")
+    return 0 if held == len(readings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""docs/reliability.md and the command that measures its figures."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import reliability
+from tests.children import ROOT
+
+DOCUMENT = (ROOT / "docs/reliability.md").read_text()
+PROOF = re.compile(r"`(tests/[\w/]+\.(?:py|c))(?:::(\w+))?`")
+
+
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def missing_proofs(text: str) -> list[str]:
+    """Tests that a text names and that are not there."""
+    return [
+        f"{name}::{test}"
+        for name, test in PROOF.findall(text)
+        if not (ROOT / name).exists() or (test and test not in functions(ROOT / name))
+    ]
+
+
+def test_each_promise_has_a_proof_that_exists() -> None:
+    rows = re.findall(r"^\| P(\d+) \|.*\|(.*)\|$", DOCUMENT, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert all(PROOF.search(proof) for _, proof in rows)
+    assert missing_proofs(DOCUMENT) == []
+
+
+def test_a_proof_that_is_not_there_is_found() -> None:
+    assert missing_proofs("`tests/test_tls.py::test_a_file` `tests/x.py::test_y`") == [
+        "tests/x.py::test_y"
+    ]
+
+
+def test_the_document_has_every_figure_and_none_is_missed() -> None:
+    table = DOCUMENT.partition(reliability.BEGIN)[2].partition(reliability.END)[0]
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    stated = {what: (bar, reached, verdict) for what, bar, reached, verdict in rows}
+    for figure in reliability.FIGURES:
+        bar, reached, verdict = stated[figure.what]
+        assert bar == figure.bar
+        assert reached
+        assert verdict == "held"
+
+
+def figure(program: str, pattern: str) -> reliability.Figure:
+    command = (sys.executable, "-c", program)
+    return reliability.Figure(
+        "name", "what", "bar", (command,), reliability.said(pattern)
+    )
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability, "LOGS", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "reached", "is_held"),
+    [
+        ("print('4 of 4 rows')", "4 of 4 rows", True),
+        ("print('3 of 4 rows'); raise SystemExit(1)", "3 of 4 rows", False),
+        ("print('nothing was measured')", "", False),
+    ],
+)
+def test_a_figure_is_held(program: str, reached: str, is_held: bool) -> None:
+    """By a command that ends well and says how much it did."""
+    reading = reliability.measure(figure(program, r"^(\d of \d rows)"))
+    assert (reading.reached, reading.is_held) == (reached, is_held)
+    assert (reliability.LOGS / "name.log").read_text()
+
+
+def test_what_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability, "LIMIT", 0.5)
+    reading = reliability.measure(
+        figure("print(1, flush=True); import time; time.sleep(60)", r"^(1)")
+    )
+    assert not reading.is_held
+    assert reading.seconds < 30
+
+
+def test_numbers_are_added_up() -> None:
+    reached = reliability.total(r"^ok (\d+)", "runs")
+    assert reached("ok 900\nok 200\n") == "1,100 runs"
+    assert reached("") == ""

@@ -12,6 +12,9 @@ RUNS   ?= 50
 SEED   ?= 1
 FACE   ?= espresso
 TESTS  ?= tests
+SECONDS ?= 60
+TARGET ?=
+JOBS   ?=
 WHEELS ?=
 PARTS  ?=
 CHECK  ?=
@@ -58,7 +61,22 @@ C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
                -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread $(C_STATIC) \
                -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
 C_LINK_ALL   = $(C_LINK) $(shell pkg-config --libs $(C_LIBRARIES))
-C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] benchmarks/*.c)
+C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] tests/fuzz/*.[ch] benchmarks/*.c)
+
+# ---- what the fuzz targets are made of ----------------------------------------
+# clang with libFuzzer for `make fuzz`; the compiler of the tests, without a fuzzer,
+# for the kept files that `make test` runs. The core is an archive: a target that has
+# a file of it in its own version takes that one.
+FUZZ_TARGETS := reply wire press policy arguments
+FUZZ_HELPERS := fuzz shape answer contract
+FUZZ_CHECKS  := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+                -fno-sanitize-recover=all
+FUZZ_FLAGS    = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
+                -Wall -Wextra -Wconversion -Wshadow -Werror $(FUZZ_CHECKS) -pthread \
+                -Isrc/core -Itests/fuzz $(shell pkg-config --cflags libcurl libcjson)
+FUZZ_LINK     = -pthread $(shell pkg-config --libs libcurl libcjson) -lm -ldl
+FUZZERS      := $(FUZZ_TARGETS:%=build/fuzz/clang/%)
+FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
@@ -67,7 +85,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -76,7 +94,7 @@ demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
 
 # The guard's tests mostly wait, so they do it side by side.
-test: build test-c ## run the C tests, then pytest
+test: build test-c fuzz-replay ## run the C tests, then pytest
 	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
 	@$(PYTEST) --ignore-glob='tests/test_guard*.py'
 
@@ -113,6 +131,14 @@ chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1 FACE=e
 
 reliability: build ## measure what docs/reliability.md promises (FIGURES="soak guard" WRITE=1)
 	@$(BIN)/python -m scripts.reliability $(if $(WRITE),--write) $(FIGURES)
+
+# Each for its share of the time, or of RUNS; as many at once as there are cores.
+fuzz: build fuzz-tools $(FUZZERS) build/fuzz/gcc/dump ## fuzz the core (SECONDS=60 or RUNS=5000000; TARGET=reply)
+	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target $(TARGET)) \
+	    $(if $(filter command environment,$(origin RUNS)),--runs $(RUNS),--seconds $(SECONDS)) \
+	    $(if $(JOBS),--jobs $(JOBS))
+
+fuzz-replay: $(FUZZ_PLAYERS) build/fuzz/gcc/dump ## build what runs the fuzzers' kept files without clang
 
 lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
 	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)
@@ -159,6 +185,9 @@ wheel-roots: wheel-tools FORCE
 wheel-test-c: wheel-tools ## run the C tests on the libraries that a wheel brings
 	@$(MAKE) --no-print-directory test-c \
 	    ESPRESSO_STATIC="$$($(WHEEL)/python -m scripts.wheels.libraries x86_64)"
+
+fuzz-tools: FORCE
+	@scripts/bootstrap fuzz
 
 wheel-tools: FORCE
 	@scripts/bootstrap wheel
@@ -214,5 +243,41 @@ $(TSAN_PROGRAMS): build/tsan/%: build/tsan/%.o $(C_HELPERS:$(C_OUT)/%=build/tsan
                   $(C_CORE:$(C_OUT)/%=build/tsan/%)
 	@$(CC) -fsanitize=thread -o $@ $^ $(C_LINK_ALL)
 
+# A fuzzer follows what it has covered: in the core and the target, not in the helpers.
+build/fuzz/clang/core/%.o: src/core/%.c Makefile | fuzz-tools
+	@mkdir -p $(@D)
+	@clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+build/fuzz/clang/%.o: tests/fuzz/%.c Makefile | fuzz-tools
+	@mkdir -p $(@D)
+	@clang $(FUZZ_FLAGS) $(if $(filter $*,$(FUZZ_TARGETS)),-fsanitize=fuzzer-no-link) \
+	    -MMD -MP -c -o $@ $<
+
+$(FUZZERS): %: %.o $(FUZZ_HELPERS:%=build/fuzz/clang/%.o) build/fuzz/clang/core.a
+	@clang $(FUZZ_CHECKS) -fsanitize=fuzzer -o $@ $^ $(FUZZ_LINK)
+
+build/fuzz/gcc/core/%.o: src/core/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(FUZZ_FLAGS) -Wno-format-truncation -MMD -MP -c -o $@ $<
+
+build/fuzz/gcc/%.o: tests/fuzz/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(FUZZ_FLAGS) -MMD -MP -c -o $@ $<
+
+$(FUZZ_PLAYERS): %: %.o build/fuzz/gcc/replay.o $(FUZZ_HELPERS:%=build/fuzz/gcc/%.o) \
+                 build/fuzz/gcc/core.a
+	@$(CC) $(FUZZ_CHECKS) -o $@ $^ $(FUZZ_LINK)
+
+build/fuzz/gcc/dump: build/fuzz/gcc/dump.o build/fuzz/gcc/core.a
+	@$(CC) $(FUZZ_CHECKS) -o $@ $^ $(FUZZ_LINK)
+
+FUZZ_CORE := $(patsubst src/core/%.c,%.o,$(wildcard src/core/*.c))
+build/fuzz/clang/core.a: $(FUZZ_CORE:%=build/fuzz/clang/core/%)
+	@rm -f $@ && ar rcs $@ $^
+
+build/fuzz/gcc/core.a: $(FUZZ_CORE:%=build/fuzz/gcc/core/%)
+	@rm -f $@ && ar rcs $@ $^
+
+-include $(wildcard build/fuzz/*/*.d build/fuzz/*/core/*.d)
 -include $(wildcard build/tsan/*.d build/tsan/core/*.d)
 -include $(wildcard $(C_OUT)/*.d $(C_OUT)/core/*.d)

@@ -85,7 +85,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -157,6 +157,11 @@ fix: $(READY) ## format all code, repair what ruff can repair
 	@$(BIN)/clang-format -i $(C_FORMATTED)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+# A million calls take some five minutes of an idle machine.
+soak: CALLS = 1000000
+soak: build ## make CALLS calls through one client, with faults: nothing may grow
+	@$(BIN)/python -m tests.soak --calls $(CALLS)
 
 bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar)
 	@scripts/bootstrap bench

@@ -18,6 +18,7 @@ JOBS   ?=
 WHEELS ?=
 PARTS  ?=
 CHECK  ?=
+ONLY   ?=
 
 export PYTHON
 export ESPRESSO_WERROR ?= 1
@@ -85,7 +86,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -157,6 +158,10 @@ fix: $(READY) ## format all code, repair what ruff can repair
 	@$(BIN)/clang-format -i $(C_FORMATTED)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+# On a copy of the tree, in build/mutants; some ten minutes.
+mutants: build ## break each guard on purpose: a test must notice (ONLY="fork JSON")
+	@$(BIN)/python -m scripts.mutants $(if $(ONLY),--only $(ONLY))
 
 # A million calls take some five minutes of an idle machine.
 soak: CALLS = 1000000

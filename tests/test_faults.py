@@ -577,6 +577,23 @@ def test_bytes_after_the_answer() -> None:
         assert server.post_connections == [0, 1]
 
 
+def test_bytes_in_one_record_with_the_answers_end() -> None:
+    """They lie decrypted in the TLS library, while the socket is silent."""
+
+    def script(wire: Wire) -> None:
+        wire.read_request()
+        wire.send(ANSWER[:-9])
+        time.sleep(0.1)  # so that the rest is read by its length, and no further
+        wire.send(ANSWER[-9:] + POISON)
+        wire.hold()
+
+    with RawServer(script, answering(ANSWER)) as server:
+        with server.client() as client:
+            assert client.cancel_all(SYMBOL) == RESULT
+            assert client.cancel_all(SYMBOL) == RESULT
+        assert server.post_connections == [0, 1]
+
+
 # --- the sandbox's faults, and how often a call tries ----------------------------
 
 

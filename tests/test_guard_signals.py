@@ -561,6 +561,41 @@ sys.stdin.readline()
         nothing_open(exchange)
 
 
+def test_a_child_that_keeps_the_pipe_does_not_hide_the_death(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """One that Python has not heard of: the pipe stays open, the process has ended."""
+    program = f"""{ARMED}
+libc = ctypes.CDLL(None)
+g = armed(espresso.guard("ADAUSDM").start())
+if libc.fork() == 0:
+    libc.sleep(6); libc._exit(0)
+say("ready")
+sys.stdin.readline()
+"""
+    exchange.place(SYMBOL)
+    with Child(program, default_environment(clean_env, exchange)) as child:
+        child.line()
+        child.expect("ready")
+        at = time.time()
+        child.signal(signal.SIGKILL)
+        (first, *_) = exchange.wait_for_calls(1)
+        assert first.time - at < 3.0
+        nothing_open(exchange)
+
+
+def test_another_program_in_its_place_does_not_hide_the_death(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """The process lives on, but its end of the pipe is closed."""
+    program = bot("os.execv('/bin/sleep', ['sleep', '30'])")
+    exchange.place(SYMBOL)
+    with Child(program, default_environment(clean_env, exchange)) as child:
+        child.line()
+        child.tell()
+        nothing_open(exchange, 10.0)
+
+
 def test_a_child_may_have_a_guard_of_its_own(
     exchange: Exchange, clean_env: dict[str, str]
 ) -> None:

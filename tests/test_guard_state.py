@@ -336,6 +336,22 @@ def test_it_ends_after_15_minutes_with_a_critical_word() -> None:
     assert len(said) == 2  # the first failure, and the end
 
 
+def test_a_call_that_began_before_the_end_is_no_proof_of_what_came_after() -> None:
+    state = State(print, print, print)
+    state.arm(1, ["A"], None)
+    state.arm(2, ["A"], None)
+    state.go_on(1, 0.0)  # the bot could not prove it, and lives on
+    state.calls(0.0)[0].duties["A"].succeeded(False, 0.1)
+    (confirming,) = state.calls(SETTLE)
+    assert confirming.confirm
+    state.bot_has_ended(SETTLE + 0.5)
+    state.succeeded(confirming, "A", 0, SETTLE + 0.6)
+    assert state.duties["A"].began == SETTLE + 0.5
+    (again,) = state.calls(2 * SETTLE + 0.5)
+    state.succeeded(again, "A", 0, 2 * SETTLE + 0.6)
+    assert state.duties == {}
+
+
 def test_a_trip_is_swept_every_5_s_for_ever() -> None:
     duty = Duty(0.0, endless=True)
     assert duty.confirms(0.0)

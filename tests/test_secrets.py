@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import ctypes
 import gc
 import json
 import logging
@@ -547,6 +548,15 @@ def test_a_client_holds_no_text_of_its_secrets(exchange: Exchange) -> None:
         if isinstance(found, str | bytes):
             clean(repr(found))
     check(caught(lambda: client.cancel_all(SYMBOL, timeout=0.2, max_retries=0)))
+
+
+def test_a_key_is_wiped_when_its_client_is_closed() -> None:
+    """The memory of the object itself is read, as a core dump would show it."""
+    client = espresso.Client(KEY)
+    (key,) = [one for one in reachable(client) if isinstance(one, _core.Key)]
+    assert KEY.encode() in ctypes.string_at(id(key), key.__sizeof__())
+    client.close()
+    assert KEY[-8:].encode() not in ctypes.string_at(id(key), key.__sizeof__())
 
 
 def test_the_repr_says_only_whether_there_is_a_key(

@@ -314,6 +314,7 @@ close_soon(void *user)
     struct world *world = user;
 
     server_wait_requests(world->server, 1);
+    sleep_ms(500); /* libcurl's timers of the connecting have rung by then */
     esp_pool_close(world->pool, 10000);
     return NULL;
 }
@@ -327,9 +328,14 @@ test_close_from_another_thread(void **state)
     (void)state;
     world_open(&world, hang, COUNT_OF(hang));
     world.cancel.max_retries = 3;
+    world.cancel.timeout_ms = 50000;
+    world.cancel.attempt_timeout_ms = 40000;
+    world.cancel.connect_timeout_ms = 40000; /* its timer would wake us */
     assert_int_equal(pthread_create(&thread, NULL, close_soon, &world), 0);
     world_press(&world);
     pthread_join(thread, NULL);
+    /* It was woken: nothing else ends it so soon. */
+    assert_true(world.outcome.elapsed_s < 15);
     assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
     assert_int_equal(world.outcome.sent, ESP_UNKNOWN);
     assert_int_equal(world.outcome.call_sent, ESP_UNKNOWN);

@@ -1025,6 +1025,28 @@ test_fork_before_a_close(void **state)
     scene_close(&scene);
 }
 
+/* A lane whose socket found no place in the table, for want of memory: nobody
+ * watches it, and it is closed at once. */
+static void
+test_close_beyond_the_table(void **state)
+{
+    struct world world;
+    struct esp_watcher *watcher;
+    struct esp_change change;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    (void)state;
+    world_open(&world, NULL, 0);
+    watcher = esp_watcher_new(world.pool);
+    assert_non_null(watcher);
+    assert_true(fd >= 0);
+    watcher_close(watcher, NULL, fd);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    assert_false(esp_watcher_next_change(watcher, &change));
+    esp_watcher_free(watcher);
+    world_close(&world);
+}
+
 #define A_TEST(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int
@@ -1032,6 +1054,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         A_TEST(test_stays_watched),
+        A_TEST(test_close_beyond_the_table),
         A_TEST(test_idle_connection_ends),
         A_TEST(test_connection_ends_between_attempts),
         A_TEST(test_unwatched_connection),

@@ -11,6 +11,7 @@ CALLS  ?= 20000
 RUNS   ?= 50
 SEED   ?= 1
 FACE   ?= espresso
+REPEATS ?= 1
 TESTS  ?= tests
 SECONDS ?= 60
 TARGET ?=
@@ -86,7 +87,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -140,6 +141,9 @@ fuzz: build fuzz-tools $(FUZZERS) build/fuzz/gcc/dump ## fuzz the core (SECONDS=
 	    $(if $(JOBS),--jobs $(JOBS))
 
 fuzz-replay: $(FUZZ_PLAYERS) build/fuzz/gcc/dump ## build what runs the fuzzers' kept files without clang
+
+matrix: build ## print the fault matrix, row by row, held or not (REPEATS=1)
+	@$(BIN)/python -m tests.matrix --repeats $(REPEATS)
 
 lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
 	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)

@@ -1,7 +1,7 @@
-"""The fault matrix: what can go wrong, and in which phase, and what a call says then.
+"""Faults that take more than a row of the matrix (tests/test_matrix.py) to tell.
 
-Each row names the exception, the outcome, the attempts, and how many POSTs the
-server saw. Rows that a deadline ends take a third of a second; none takes more.
+Time-outs of an attempt, connections that were idle, the sandbox's own faults and how
+often a call tries, and what the caller does.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,275 +22,22 @@ import pytest
 import espresso
 from espresso.sandbox import Exchange
 from tests import children
-from tests.names import KnownNames
-from tests.obstacles import HUNG_NAME, Gate, HungNames
+from tests.obstacles import Gate
 from tests.rawserver import DONE, IDS, KEY, SYMBOL, RawServer, Wire, answering, http
 
 RESULT = {"symbol": SYMBOL, "order_ids": IDS}
 LOST_REPLY = {**RESULT, "lost_reply": True}
 ANSWER = http(DONE)
-HEAD, BODY = ANSWER.split(b"\r\n\r\n")
-HEAD += b"\r\n\r\n"
 SHORT = 0.3  # seconds, where the deadline is what ends the call
 SLACK = 1.0  # seconds over the deadline, on a machine that is busy
 
-needs_preload = pytest.mark.skipif(
-    not KnownNames.supported, reason="needs LD_PRELOAD to answer name look-ups"
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One fault that strikes every connection or request.
-
-    With `retried`, the same fault is met again with one retry allowed.
-    """
-
-    script: Callable[[Wire], object]
-    kind: type[espresso.EspressoError]
-    outcome: str
-    posts: int = 1
-    retried: bool = True
-    tls: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def lost(script: Callable[[Wire], object]) -> Row:
-    return Row(script, espresso.ConnectionLostError, "unknown")
-
-
-def odd(script: Callable[[Wire], object]) -> Row:
-    return Row(script, espresso.ResponseError, "unknown")
-
-
-def late(script: Callable[[Wire], object]) -> Row:
-    # No second attempt fits into what is left.
-    return Row(
-        script,
-        espresso.RequestTimeoutError,
-        "unknown",
-        retried=False,
-        options={"timeout": SHORT},
-    )
-
-
-def unreached(script: Callable[[Wire], object]) -> Row:
-    """Before TLS stands, hence in the clear."""
-    return Row(script, espresso.ConnectError, "not_sent", posts=0, tls=False)
-
-
-def after(data: bytes, end: str) -> Callable[[Wire], None]:
-    """Read the request, send these bytes, then end the connection so."""
-
-    def script(wire: Wire) -> None:
-        wire.read_request()
-        if data:
-            wire.send(data)
-        getattr(wire, end)()
-        if end == "close_notify":
-            wire.hold()
-
-    return script
-
-
-def ended(end: str) -> Callable[[Wire], None]:
-    """End the connection before a request is read."""
-    return lambda wire: getattr(wire, end)()
-
-
-def cut_short(wire: Wire) -> None:
-    """Read a part of the request, then reset."""
-    wire.sock.recv(20)
-    wire.reset()
-
-
-def drip(start: bytes, rest: bytes) -> Callable[[Wire], None]:
-    def script(wire: Wire) -> None:
-        wire.answer(start)
-        for byte in rest:
-            wire.send(bytes([byte]))
-            time.sleep(0.05)
-        wire.hold()
-
-    return script
-
-
-def for_ever(start: bytes, more: bytes) -> Callable[[Wire], None]:
-    def script(wire: Wire) -> None:
-        wire.answer(start)
-        while True:
-            wire.send(more)
-            time.sleep(0.01)
-
-    return script
-
-
-CHUNKED = HEAD.replace(b"Content-Length: 46", b"Transfer-Encoding: chunked")
-UNSIZED = HEAD.replace(b"Content-Length: 46\r\n", b"")
-assert CHUNKED != HEAD != UNSIZED
-
-MATRIX = {
-    "connect: accepted, then RST": unreached(ended("reset")),
-    "connect: accepted, then FIN": unreached(ended("fin")),
-    "TLS: plain text": unreached(lambda wire: wire.send(ANSWER)),
-    "TLS: garbage": unreached(lambda wire: wire.send(b"\x16\x03\x01\xff" * 9)),
-    "TLS: hang": replace(late(Wire.hold), outcome="not_sent", posts=0, tls=False),
-    "send: RST before a byte is read": replace(lost(ended("reset")), posts=0),
-    "send: RST in the middle": replace(lost(cut_short), posts=0),
-    "wait: FIN": lost(after(b"", "fin")),
-    "wait: close_notify": lost(after(b"", "close_notify")),
-    "wait: RST": lost(after(b"", "reset")),
-    "wait: silence": late(after(b"", "hold")),
-    "headers: partial status line, FIN": lost(after(HEAD[:9], "fin")),
-    "headers: partial status line, RST": lost(after(HEAD[:9], "reset")),
-    "headers: partial status line, silence": late(after(HEAD[:9], "hold")),
-    "headers: partial block, FIN": odd(after(HEAD[:40], "fin")),
-    "headers: partial block, close_notify": odd(after(HEAD[:40], "close_notify")),
-    "headers: all but the empty line, FIN": lost(after(HEAD[:-2], "fin")),
-    "headers: partial block, RST": lost(after(HEAD[:40], "reset")),
-    "headers: partial block, silence": late(after(HEAD[:40], "hold")),
-    "headers: drip": late(drip(b"", HEAD)),
-    "headers: endless": odd(for_ever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 2000)),
-    "headers: endless 1xx": late(for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
-    "headers: garbage": odd(after(b"\x00\x01garbage\r\n\r\n", "fin")),
-    "headers: HTTP/0.9": odd(after(DONE, "fin")),
-    "body: none, FIN": lost(after(HEAD, "fin")),
-    "body: none, RST": lost(after(HEAD, "reset")),
-    "body: cut, FIN": lost(after(ANSWER[:-1], "fin")),
-    "body: cut, close_notify": lost(after(ANSWER[:-1], "close_notify")),
-    "body: cut, RST": lost(after(ANSWER[:-1], "reset")),
-    "body: none, silence": late(after(HEAD, "hold")),
-    "body: cut, silence": late(after(ANSWER[:-1], "hold")),
-    "body: drip": late(drip(HEAD, BODY)),
-    "body: chunk cut": lost(after(CHUNKED + b"2e\r\n" + DONE[:9], "fin")),
-    "body: last chunk missing, FIN": lost(
-        after(CHUNKED + b"2e\r\n" + DONE + b"\r\n", "fin")
-    ),
-    "body: last chunk missing, close_notify": lost(
-        after(CHUNKED + b"2e\r\n" + DONE + b"\r\n", "close_notify")
-    ),
-    "body: last chunk missing, silence": late(
-        after(CHUNKED + b"2e\r\n" + DONE + b"\r\n", "hold")
-    ),
-    "body: bad chunk": lost(after(CHUNKED + b"zz\r\n" + DONE, "hold")),
-    "body: endless chunks": Row(
-        for_ever(CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"),
-        espresso.ResponseError,
-        "unknown",
-        retried=False,
-    ),
-    "body: close-delimited, FIN": odd(after(UNSIZED + DONE, "fin")),
-    "body: close-delimited, close_notify": odd(after(UNSIZED + DONE, "close_notify")),
-    "body: close-delimited and cut": odd(after(UNSIZED + DONE[:20], "close_notify")),
-}
-
-
-@pytest.mark.parametrize("row", MATRIX.values(), ids=MATRIX)
-def test_one_attempt(row: Row) -> None:
-    with RawServer(row.script, tls=row.tls) as server:
-        error = failing(server, row, 0)
-        assert error.attempts == 1
-        assert len(server.posts) == row.posts
-
-
-RETRIED = {name: row for name, row in MATRIX.items() if row.retried}
-
-
-@pytest.mark.parametrize("row", RETRIED.values(), ids=RETRIED)
-def test_two_attempts(row: Row) -> None:
-    with RawServer(row.script, tls=row.tls) as server:
-        error = failing(server, row, 1)
-        assert error.attempts == 2
-        assert len(server.posts) == 2 * row.posts
-        assert server.connections == 2, "each on a fresh connection"
-
-
-NOT_RETRIED = {name: row for name, row in MATRIX.items() if not row.retried}
-
-
-@pytest.mark.parametrize("row", NOT_RETRIED.values(), ids=NOT_RETRIED)
-def test_not_tried_again(row: Row) -> None:
-    options = {"attempt_timeout": SHORT - 0.05}  # so that 0.1 s are not left
-    with RawServer(row.script, tls=row.tls) as server:
-        error = failing(server, row, 5, **options)
-        assert error.attempts == 1
-
-
-# One server speaks TLS on all its connections or on none.
-OVER_TLS = {name: row for name, row in RETRIED.items() if row.tls}
-
-
-@pytest.mark.parametrize("row", OVER_TLS.values(), ids=OVER_TLS)
-def test_the_next_attempt_finds_the_answer(row: Row) -> None:
-    """And the result says that a reply was lost, if one may have been."""
-    expected = LOST_REPLY if row.outcome == "unknown" else RESULT
-    with RawServer(row.script, answering(ANSWER)) as server:
-        with server.client(max_retries=1) as client:
-            assert client.cancel_all(SYMBOL) == expected
-            # The connection that stands is the second one.
-            assert client.cancel_all(SYMBOL) == RESULT
-        assert server.connections == 2
-
-
-def failing(
-    server: RawServer, row: Row, retries: int, **options: Any
-) -> espresso.EspressoError:
-    url = f"https://127.0.0.1:{server.port}"
-    options = {"base_url": url, "max_retries": retries} | row.options | options
-    with server.client(**options) as client:
-        begun = time.monotonic()
-        with pytest.raises(espresso.EspressoError) as caught:
-            client.cancel_all(SYMBOL)
-        took = time.monotonic() - begun
-        limit = client.timeout
-    error = caught.value
-    assert type(error) is row.kind, repr(error)
-    assert error.outcome == row.outcome
-    assert error.symbol == SYMBOL
-    assert error.order_ids == []
-    assert error.code is None
-    assert took < limit + SLACK
-    assert abs(error.elapsed - took) < SLACK
-    assert KEY not in repr(vars(error))
-    return error
-
-
 # --- before a connection stands --------------------------------------------------
-
-
-def refused_port() -> int:
-    """A port that nobody listens on: bound, so that nobody else can."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    _held.append(sock)
-    port: int = sock.getsockname()[1]
-    return port
-
-
-_held: list[socket.socket] = []
-
-
-@pytest.fixture(autouse=True)
-def ports() -> Iterator[None]:
-    yield
-    while _held:
-        _held.pop().close()
 
 
 def raising(client: espresso.Client, **options: Any) -> espresso.EspressoError:
     with client, pytest.raises(espresso.EspressoError) as caught:
         client.cancel_all(SYMBOL, **options)
     return caught.value
-
-
-@pytest.mark.parametrize("retries", [0, 2])
-def test_refused(exchange: Exchange, retries: int) -> None:
-    url = f"https://127.0.0.1:{refused_port()}"
-    client = espresso.Client(KEY, base_url=url, ca_file=exchange.ca_file)
-    error = raising(client, max_retries=retries)
-    assert type(error) is espresso.ConnectError
-    assert (error.outcome, error.attempts) == ("not_sent", retries + 1)
-    assert error.retryable
 
 
 def test_blackhole(exchange: Exchange) -> None:
@@ -386,79 +133,6 @@ def speaks_old_tls(port: int) -> bool:
         context.wrap_socket(plain) as sock,
     ):
         return sock.version() == "TLSv1.1"
-
-
-# --- names -----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> KnownNames:
-    return KnownNames(tmp_path_factory.mktemp("names"))
-
-
-BY_NAME = """
-import os
-from urllib.parse import urlsplit
-port = urlsplit(os.environ["TEST_URL"]).port
-client = connect(base_url=f"https://{sys.argv[1]}:{port}", timeout=float(sys.argv[2]))
-try:
-    print("result", client.cancel_all("ADAUSDM", missing_ok=True, max_retries=1))
-except espresso.EspressoError as error:
-    print(type(error).__name__, error.outcome, error.attempts, error.elapsed < 1.5)
-"""
-
-
-def by_name(env: dict[str, str], exchange: Exchange, name: str, timeout: float) -> str:
-    program = children.PRELUDE + BY_NAME
-    env = children.environment(env, exchange)
-    return children.run(program, env, name, str(timeout)).check().out.strip()
-
-
-@needs_preload
-def test_a_name_that_is_not_found(
-    exchange: Exchange, names: KnownNames, clean_env: dict[str, str]
-) -> None:
-    said = by_name(clean_env | names.env({}), exchange, "exchange.test", 5)
-    assert said == "ConnectError not_sent 2 True"
-
-
-@needs_preload
-def test_a_name_that_leads_to_another_host(
-    exchange: Exchange, names: KnownNames, clean_env: dict[str, str]
-) -> None:
-    env = clean_env | names.env({"exchange.test": ["127.0.0.1"]})
-    said = by_name(env, exchange, "exchange.test", 5)
-    assert said == "CertificateError not_sent 1 True"
-    assert exchange.requests == []
-
-
-@needs_preload
-def test_the_first_of_two_addresses_is_dead(
-    exchange: Exchange, names: KnownNames, clean_env: dict[str, str]
-) -> None:
-    """127.0.0.9 is loopback, too, and nobody listens there."""
-    with RawServer(answering(ANSWER), hosts=("exchange.test",)) as server:
-        env = clean_env | names.env({"exchange.test": ["127.0.0.9", "127.0.0.1"]})
-        env = children.environment(env, exchange)
-        env |= {"TEST_URL": server.url, "TEST_CA": server.ca_file}
-        program = children.PRELUDE + BY_NAME
-        said = children.run(program, env, "exchange.test", "5").check().out.strip()
-        assert said == f"result {RESULT}"
-        assert len(server.posts) == 1
-
-
-@needs_preload
-def test_a_look_up_that_hangs(
-    exchange: Exchange, clean_env: dict[str, str], tmp_path: Path
-) -> None:
-    hung = HungNames(tmp_path)
-    try:
-        said = by_name(clean_env | hung.env, exchange, HUNG_NAME, 0.4)
-    finally:
-        hung.open()
-    kind, outcome, _, in_time = said.split()
-    assert (kind, outcome, in_time) == ("RequestTimeoutError", "not_sent", "True")
-    assert exchange.requests == []
 
 
 # --- an idle connection ----------------------------------------------------------
@@ -565,14 +239,6 @@ def test_a_late_answer_is_not_the_next_calls() -> None:
                 client.cancel_all(SYMBOL, timeout=SHORT)
             assert caught.value.outcome == "unknown"
             given_up.set()
-            assert client.cancel_all(SYMBOL) == RESULT
-        assert server.post_connections == [0, 1]
-
-
-def test_bytes_after_the_answer() -> None:
-    with RawServer(answering(ANSWER + POISON), answering(ANSWER)) as server:
-        with server.client() as client:
-            assert client.cancel_all(SYMBOL) == RESULT
             assert client.cancel_all(SYMBOL) == RESULT
         assert server.post_connections == [0, 1]
 

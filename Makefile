@@ -82,7 +82,7 @@ FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := cli doctor errors replies processes readme source
+NOT_FREE := cli doctor errors matrix matrix_network replies processes readme source
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"

@@ -20,6 +20,7 @@ import os
 import random
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -27,7 +28,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -207,11 +208,43 @@ class Link:
         ]
         return sum(int(n) for text in shown for n in re.findall(r"dropped (\d+)", text))
 
-    def child(self, program: str, env: Mapping[str, str], *arguments: str) -> Child:
-        """A Python program in the client's namespace."""
-        prefix = ["ip", "netns", "exec", self._client]
+    def vanish(self) -> None:
+        """From now on every packet is lost, in both directions."""
+        self._lose(signal.SIGUSR1, 1.0)
+
+    def come_back(self) -> None:
+        """Hand packets on again."""
+        self._lose(signal.SIGUSR2, self.loss)
+
+    def _lose(self, number: int, share: float) -> None:
+        if self._relay is not None:
+            self._relay.signal(number)
+            self._relay.expect("heard")
+            return
+        for name in (self._client, self._server):
+            netem = ["netem", "limit", "100000", "delay", f"{self.delay * 1e6:.0f}us"]
+            netem += ["loss", f"{share:%}"]
+            _run("tc", "-n", name, "qdisc", "change", "dev", DEVICE, "root", *netem)
+
+    def plug(self, state: str) -> None:
+        """Put the client's device "up" or "down"."""
+        _ip("-n", self._client, "link", "set", DEVICE, state)
+
+    @property
+    def prefix(self) -> list[str]:
+        """What runs a command in the client's namespace."""
+        return ["ip", "netns", "exec", self._client]
+
+    def child(
+        self,
+        program: str | Path,
+        env: Mapping[str, str],
+        *arguments: str,
+        prefix: Sequence[str] = (),
+    ) -> Child:
+        """A Python program in the client's namespace; `prefix` runs it there."""
         with _first_in_line():
-            return Child(program, env, *arguments, prefix=prefix)
+            return Child(program, env, *arguments, prefix=[*self.prefix, *prefix])
 
     def run(self, program: str, env: Mapping[str, str], *arguments: str) -> Ended:
         with self.child(program, env, *arguments) as child:
@@ -278,6 +311,11 @@ class _Relay:
         self._waiting: deque[tuple[float, int, bytes]] = deque()
         self.lost = 0
 
+    def lose(self, share: float) -> None:
+        """Lose this share of the packets from now on."""
+        self._loss = share
+        print("heard", flush=True)
+
     def serve(self, asked: Callable[[], bool]) -> None:
         """Until `asked`, which is called when stdin is readable, says no."""
         going = True
@@ -313,6 +351,8 @@ class _Relay:
 def _main(client: str, server: str, delay: str, loss: str, seed: str) -> None:
     tuns = _open_tun(client), _open_tun(server)
     relay = _Relay(tuns, float(delay), float(loss), int(seed))
+    signal.signal(signal.SIGUSR1, lambda *_: relay.lose(1.0))
+    signal.signal(signal.SIGUSR2, lambda *_: relay.lose(float(loss)))
     print("ready", flush=True)
 
     def asked() -> bool:

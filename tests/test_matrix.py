@@ -49,6 +49,7 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
 
 
 @needs_linux
+@pytest.mark.slow
 @pytest.mark.parametrize("row", PROMISES)
 def test_row(row: str, verdicts: Verdicts) -> None:
     found = {trial: verdicts[trial].result() for trial in trials_of(row)}

@@ -11,11 +11,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.conftest import cleaned
+from tests.link import why_not
+from tests.matrix import network
 from tests.matrix.promises import PROMISES, Promise
-from tests.matrix.runner import running
+from tests.matrix.runner import AT_ONCE, Row, many_running, running
 from tests.matrix.trial import Trial, trials_of
 
 HEAD = f"{'fault':39} {'exception':21} {'outcome':8} {'again':5} held"
@@ -45,6 +47,37 @@ def _row(
     return f"{line}{held} of {len(seen)}{'  NOT HELD' * bool(found)}", found
 
 
+def _rows(
+    rows: Mapping[str, Row], faces: Sequence[str], repeats: int, at_once: int
+) -> Iterator[tuple[str, list[str]]]:
+    """The same for rows that are functions of a face."""
+    print(f"\n{'':76} held", flush=True)
+    for name in rows:
+        pairs = [(name, face) for _ in range(repeats) for face in faces]
+        found: list[str] = []
+        held = 0
+        for start in range(0, len(pairs), at_once):
+            batch = pairs[start : start + at_once]
+            with many_running(rows, batch, at_once) as begun:
+                for (_, face), future in zip(batch, begun, strict=True):
+                    faults = future.result()
+                    held += not faults
+                    found += [f"[{face}] {fault}" for fault in faults]
+        yield f"{name:76} {held} of {len(pairs)}{'  NOT HELD' * bool(found)}", found
+
+
+def _all(names: str, repeats: int) -> Iterator[tuple[str, list[str]]]:
+    chosen = [name for name in PROMISES if names in name]
+    if chosen:
+        yield from _matrix(chosen, repeats)
+    lacking = why_not()
+    if lacking:
+        print(f"\nnot run, the rows of the network: {lacking}")
+    else:
+        rows = {name: row for name, row in network.ROWS.items() if names in name}
+        yield from _rows(rows, network.FACES, repeats, AT_ONCE)
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix")
     parser.add_argument("--repeats", type=int, default=1)
@@ -55,8 +88,7 @@ def _main() -> int:
         del os.environ[variable]
     begun = time.monotonic()
     failed = 0
-    names = [name for name in PROMISES if arguments.only in name]
-    for line, found in _matrix(names, arguments.repeats):
+    for line, found in _all(arguments.only, arguments.repeats):
         print(line, *found, sep="\n    ", flush=True)
         failed += bool(found)
     print(f"\n{failed} rows not held, {time.monotonic() - begun:.0f} s")

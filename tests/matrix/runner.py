@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -30,8 +30,38 @@ def running(trials: Iterable[Trial]) -> Iterator[Verdicts]:
             pool.shutdown(cancel_futures=True)
 
 
-def _try(trial: Trial) -> list[str]:
+Row = Callable[[str], list[str]]
+"""What was not as promised, of the face that is named."""
+Found = dict[tuple[str, str], Future[list[str]]]
+
+
+@contextmanager
+def many_running(
+    rows: Mapping[str, Row], chosen: Iterable[tuple[str, str]], at_once: int
+) -> Iterator[list[Future[list[str]]]]:
+    """What becomes of each row and face; at the end the rest is given up."""
+    pool = ThreadPoolExecutor(at_once)
     try:
-        return faults_of(trial)
+        yield [pool.submit(_try_row, rows[row], face) for row, face in chosen]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def rows_running(
+    rows: Mapping[str, Row], chosen: Sequence[tuple[str, str]], at_once: int
+) -> Iterator[Found]:
+    """The same, by row and face, each of which is chosen once."""
+    with many_running(rows, chosen, at_once) as begun:
+        yield dict(zip(chosen, begun, strict=True))
+
+
+def _try(trial: Trial) -> list[str]:
+    return _try_row(lambda _: faults_of(trial), "")
+
+
+def _try_row(row: Row, face: str) -> list[str]:
+    try:
+        return row(face)
     except Exception:
         return [traceback.format_exc()]

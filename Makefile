@@ -82,7 +82,7 @@ FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := cli doctor errors matrix matrix_network replies processes readme source
+NOT_FREE := cli doctor errors matrix matrix_network matrix_gateways replies processes readme source
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
@@ -97,6 +97,9 @@ demo: build ## start a practice exchange, cancel its orders, show every error
 
 # The guard's tests mostly wait, so they do it side by side.
 test: build test-c fuzz-replay ## run the C tests, then pytest
+
+test: build test-c ## run the C tests, then pytest
+	@scripts/bootstrap servers
 	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
 	@$(PYTEST) --ignore-glob='tests/test_guard*.py'
 
@@ -143,6 +146,7 @@ fuzz: build fuzz-tools $(FUZZERS) build/fuzz/gcc/dump ## fuzz the core (SECONDS=
 fuzz-replay: $(FUZZ_PLAYERS) build/fuzz/gcc/dump ## build what runs the fuzzers' kept files without clang
 
 matrix: build ## print the fault matrix, row by row, held or not (REPEATS=1)
+	@scripts/bootstrap servers
 	@$(BIN)/python -m tests.matrix --repeats $(REPEATS)
 
 lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list

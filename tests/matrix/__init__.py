@@ -11,7 +11,9 @@
     caller.py     faults that the caller makes itself: Ctrl-C, close, exit
     trial.py      one row through one face, and whether the promise is held
     network.py    faults inside the network stack, in namespaces of our own
-    gateways.py   real servers in front of the sandbox
+    servers.py    nginx, HAProxy, and what stands for Envoy
+    gateways.py   calls through them, with pauses about their idle time-outs
+    runner.py     many of these side by side
 
 Run by tests/test_matrix*.py; ``make matrix REPEATS=10`` prints it row by row.
 """

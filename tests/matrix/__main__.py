@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from tests import link
 from tests.conftest import cleaned
-from tests.link import why_not
-from tests.matrix import network
+from tests.matrix import gateways, network, servers
 from tests.matrix.promises import PROMISES, Promise
 from tests.matrix.runner import AT_ONCE, Row, many_running, running
 from tests.matrix.trial import Trial, trials_of
@@ -48,12 +48,15 @@ def _row(
 
 
 def _rows(
-    rows: Mapping[str, Row], faces: Sequence[str], repeats: int, at_once: int
+    rows: Mapping[str, Row],
+    faces_of: Mapping[str, Sequence[str]],
+    repeats: int,
+    at_once: int,
 ) -> Iterator[tuple[str, list[str]]]:
     """The same for rows that are functions of a face."""
     print(f"\n{'':76} held", flush=True)
     for name in rows:
-        pairs = [(name, face) for _ in range(repeats) for face in faces]
+        pairs = [(name, face) for _ in range(repeats) for face in faces_of[name]]
         found: list[str] = []
         held = 0
         for start in range(0, len(pairs), at_once):
@@ -70,12 +73,16 @@ def _all(names: str, repeats: int) -> Iterator[tuple[str, list[str]]]:
     chosen = [name for name in PROMISES if names in name]
     if chosen:
         yield from _matrix(chosen, repeats)
-    lacking = why_not()
-    if lacking:
-        print(f"\nnot run, the rows of the network: {lacking}")
-    else:
-        rows = {name: row for name, row in network.ROWS.items() if names in name}
-        yield from _rows(rows, network.FACES, repeats, AT_ONCE)
+    parts = (
+        (link.why_not(), network.ROWS, dict.fromkeys(network.ROWS, network.FACES)),
+        (servers.why_not(), gateways.ROWS, gateways.FACES_OF),
+    )
+    for lacking, rows, faces_of in parts:
+        chosen_rows = {name: row for name, row in rows.items() if names in name}
+        if lacking:
+            print(f"\nNOT RUN: {', '.join(chosen_rows)}: {lacking}")
+        elif chosen_rows:
+            yield from _rows(chosen_rows, faces_of, repeats, AT_ONCE)
 
 
 def _main() -> int:

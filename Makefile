@@ -48,6 +48,7 @@ C_CORE      := $(patsubst src/%.c,$(C_OUT)/%.o,$(wildcard src/core/*.c))
 C_HELPERS   := $(patsubst tests/c/%.c,$(C_OUT)/%.o,\
                $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c)))
 TSAN_PROGRAMS := $(filter-out %/test_memory,$(C_PROGRAMS:$(C_OUT)/%=build/tsan/%))
+ASAN_PROGRAMS := $(TSAN_PROGRAMS:build/tsan/%=build/asan/%)
 C_VERSION    = $(shell sed -n 's/^version = //p' pyproject.toml)
 C_ARCHIVES   = $(addprefix $(ESPRESSO_STATIC)/lib/lib,curl.a ssl.a crypto.a cjson.a)
 ifdef ESPRESSO_STATIC
@@ -80,6 +81,19 @@ FUZZ_LINK     = -pthread $(shell pkg-config --libs libcurl libcjson) -lm -ldl
 FUZZERS      := $(FUZZ_TARGETS:%=build/fuzz/clang/%)
 FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 
+C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] benchmarks/*.c)
+
+# ---- what lets allocations fail ----------------------------------------------
+# Under the address sanitizer the linker puts it before the core's calls of malloc.
+ASAN        := -fsanitize=address,undefined -fno-sanitize-recover=all \
+               -fno-omit-frame-pointer
+WRAP        := $(foreach name,malloc calloc realloc free,-Wl,--wrap=$(name))
+TORTURERS   := $(patsubst tests/torture/%.c,%.o,$(wildcard tests/torture/*.c)) \
+               life.o loop.o server.o world.o
+TORTURE_OF   = $(addprefix build/$(1)/,$(TORTURERS)) \
+               $(patsubst src/%.c,build/$(1)/%.o,$(wildcard src/core/*.c))
+TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
+
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
 NOT_FREE := cli doctor errors matrix matrix_network matrix_gateways replies processes readme source
@@ -87,7 +101,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -100,6 +114,9 @@ test: build test-c fuzz-replay ## run the C tests, then pytest
 
 test: build test-c ## run the C tests, then pytest
 	@scripts/bootstrap servers
+
+test: build test-c build/torture/torture ## run the C tests, then pytest
+	@build/torture/torture short
 	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
 	@$(PYTEST) --ignore-glob='tests/test_guard*.py'
 
@@ -110,6 +127,11 @@ test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 # tests that put an allocator of their own in place of malloc.
 test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
 	@for program in $^; do setarch -R $$program 2>&1 || exit 1; done
+
+# A short form is a part of `test`.
+test-torture: build build/torture/torture ## let every allocation fail, one at a time (long)
+	@build/torture/torture all
+	@TORTURE_STRIDE=1 $(PYTEST) tests/test_torture.py
 
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)
@@ -297,5 +319,42 @@ build/fuzz/gcc/core.a: $(FUZZ_CORE:%=build/fuzz/gcc/core/%)
 	@rm -f $@ && ar rcs $@ $^
 
 -include $(wildcard build/fuzz/*/*.d build/fuzz/*/core/*.d)
+
+build/asan/core/%.o: src/core/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) $(ASAN) -MMD -MP -c -o $@ $<
+
+build/asan/%.o: tests/c/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) $(ASAN) -MMD -MP -c -o $@ $<
+
+build/asan/%.o: tests/torture/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) $(ASAN) -MMD -MP -c -o $@ $<
+
+$(ASAN_PROGRAMS): build/asan/%: build/asan/%.o $(C_HELPERS:$(C_OUT)/%=build/asan/%) \
+                  $(C_CORE:$(C_OUT)/%=build/asan/%)
+	@$(CC) $(ASAN) -o $@ $^ $(C_LINK_ALL)
+
+build/asan/torture: $(call TORTURE_OF,asan)
+	@$(CC) $(ASAN) $(WRAP) -o $@ $^ $(TORTURE_LINK)
+
+build/torture/core/%.o: src/core/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+
+build/torture/%.o: tests/c/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+
+build/torture/%.o: tests/torture/%.c Makefile | system
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+
+build/torture/torture: $(call TORTURE_OF,torture)
+	@$(CC) -o $@ $^ $(TORTURE_LINK)
+
 -include $(wildcard build/tsan/*.d build/tsan/core/*.d)
+-include $(wildcard build/asan/*.d build/asan/core/*.d)
+-include $(wildcard build/torture/*.d build/torture/core/*.d)
 -include $(wildcard $(C_OUT)/*.d $(C_OUT)/core/*.d)

@@ -1,6 +1,6 @@
 /* test_memory.c - the n-th allocation fails, for every n of a whole life: no
  * crash, no leak, no claim that is not true. */
-#include "loop.h"
+#include "life.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -104,187 +104,13 @@ own_malloc_is_used(void)
     return memory == NULL;
 }
 
-/* ---- Lives -------------------------------------------------------------- */
-
-#define CLAIMS_MAX 32
-
-static const char *const symbols[] = {
-    "S00", "S01", "S02", "S03", "S04", "S05", "S06", "S07", "S08", "S09",
-    "S10", "S11", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19"};
-
-/* What is said of one symbol. */
-struct claim {
-    enum esp_kind kind;
-    enum esp_sent sent;
-    enum esp_sent call_sent;
-    int attempts;
-    int rounds;
-    bool has_json;
-    bool has_proof; /* a reply, or the 4200 of a confirmed or lost one */
-};
-
-/* What one life did, to be judged when memory is back. */
-struct life {
-    struct claim claims[CLAIMS_MAX];
-    int count;
-};
-
-static void
-note(struct life *life, const struct esp_outcome *outcome)
-{
-    life->claims[life->count++] = (struct claim){
-        .kind = outcome->kind,
-        .sent = outcome->sent,
-        .call_sent = outcome->call_sent,
-        .attempts = outcome->attempts,
-        .rounds = outcome->round_count,
-        .has_json = outcome->json != NULL,
-        .has_proof = outcome->json != NULL || outcome->lost_reply ||
-                     outcome->code == 4200};
-}
-
-static const struct esp_cancel usual = {.symbol = SYMBOL,
-                                        .api_key = KEY,
-                                        .timeout_ms = 10000,
-                                        .connect_timeout_ms = 10000};
-
-static void
-press(struct esp_pool *pool, const struct esp_cancel *cancel,
-      struct life *life)
-{
-    struct esp_outcome outcome;
-
-    esp_cancel_all(pool, cancel, &outcome);
-    note(life, &outcome);
-    esp_outcome_free(&outcome);
-}
-
-/* A first call, and a second on the kept connection. */
-static void
-press_twice(struct esp_pool *pool, struct life *life)
-{
-    struct esp_cancel cancel = usual;
-
-    cancel.max_retries = 1;
-    press(pool, &cancel, life);
-    press(pool, &cancel, life);
-}
-
-static void
-press_confirmed(struct esp_pool *pool, struct life *life)
-{
-    struct esp_cancel cancel = usual;
-
-    cancel.confirm = true;
-    press(pool, &cancel, life);
-}
-
-/* What a press of several says, or why there is none. */
-static void
-note_press(struct esp_press *pressed, size_t count,
-           const struct esp_outcome *refused, struct life *life)
-{
-    size_t i;
-
-    for (i = 0; pressed != NULL && i < count; i++)
-        note(life, esp_press_outcome(pressed, i));
-    if (pressed == NULL)
-        note(life, refused);
-}
-
-static void
-press_list(struct esp_pool *pool, struct life *life)
-{
-    struct esp_outcome refused;
-    struct esp_press *pressed =
-        esp_cancel_list(pool, &usual, symbols, 4, &refused);
-
-    note_press(pressed, 4, &refused, life);
-    esp_press_free(pressed);
-}
-
-static void
-press_in_loop(struct loop *loop, size_t count, struct life *life)
-{
-    struct pressed pressed;
-
-    loop_press(loop, &usual, symbols, count, &pressed);
-    if (pressed.press != NULL)
-        loop_run(loop, &pressed);
-    note_press(pressed.press, count, &pressed.refused, life);
-    loop_free(loop, &pressed);
-}
-
-/* A loop, a list, a call on a kept connection, one that is left, the end. */
-static void
-press_in_loops(struct esp_pool *pool, struct life *life)
-{
-    static struct loop loop;
-    struct pressed left;
-
-    memset(&loop, 0, sizeof loop);
-    loop.watcher = esp_watcher_new(pool);
-    if (loop.watcher == NULL)
-        return;
-    loop.wake = esp_watcher_wake_fd(loop.watcher);
-    press_in_loop(&loop, 3, life);
-    press_in_loop(&loop, 1, life);
-    press(pool, &usual, life); /* a connection for the loop to take over */
-    loop_press(&loop, &usual, symbols, 4, &left);
-    loop_free(&loop, &left);
-    press_in_loop(&loop, 1, life);
-    loop_close(&loop);
-}
-
-/* A pool, what `presses` does with it, the end. */
-static void
-live(const struct esp_settings *settings, struct life *life,
-     void (*presses)(struct esp_pool *, struct life *))
-{
-    struct esp_error error;
-    struct esp_group *group = esp_group_new();
-    struct esp_pool *pool;
-
-    life->count = 0;
-    if (group == NULL)
-        return;
-    pool = esp_pool_new(group, settings, &error);
-    if (pool != NULL)
-        presses(pool, life);
-    esp_pool_release(pool);
-    esp_group_free(group);
-}
-
-/* `posts` came in all, of which `more` may be of calls that were left. */
-static void
-judge(const struct life *life, int posts, int more)
-{
-    const struct claim *claim = life->claims;
-    int attempts = more;
-    int must = 0;
-
-    for (; claim < life->claims + life->count; claim++) {
-        if (claim->kind == ESP_OK) {
-            must++;
-            assert_true(claim->has_proof);
-            assert_int_equal(claim->sent, ESP_DONE);
-        }
-        else {
-            assert_false(claim->has_json);
-            assert_true(claim->sent != ESP_DONE);
-        }
-        must += claim->rounds;
-        if (claim->call_sent != ESP_NOT_SENT || claim->kind == ESP_OK)
-            attempts += claim->attempts;
-    }
-    assert_in_range(posts, must, attempts);
-}
+/* ---- Torture ------------------------------------------------------------- */
 
 /* How to fail: allocation 1, 1 + `stride` ... and, if `all`, those after it,
  * until a whole life of `claims` claims passes without.  Under valgrind the
  * strides of a long life are longer. */
 struct plan {
-    void (*presses)(struct esp_pool *, struct life *);
+    life_presses *presses;
     int claims;
     int more; /* posts of which nothing is claimed */
     int stride;
@@ -412,7 +238,7 @@ free_the_pace(void *user, const struct esp_attempt *attempt)
     const struct esp_call *call =
         (const void *)((const char *)entry - offsetof(struct esp_call, entry));
 
-    if (strcmp(attempt->symbol, symbols[0]) == 0)
+    if (strcmp(attempt->symbol, life_symbols[0]) == 0)
         call->press->pace = (struct pace){{0}};
     return 0;
 }
@@ -435,15 +261,15 @@ test_many_sockets(void **state)
         steps[i] = (struct step){ACT_HANG, NULL, NULL};
     for (row = 0; row < (own_malloc_is_used() ? COUNT_OF(rows) : 1); row++) {
         world_open(&world, steps, COUNT);
-        server_script(world.server, symbols[0], NULL, 0);
-        server_script(world.server, symbols[COUNT - 1], NULL, 0);
+        server_script(world.server, life_symbols[0], NULL, 0);
+        server_script(world.server, life_symbols[COUNT - 1], NULL, 0);
         world.cancel.attempt_timeout_ms = 1200;
         world.cancel.hooks = (struct esp_hooks){.on_attempt = free_the_pace,
                                                 .user = world.pool};
         refused_size = FIRST_GROWN;
         refused_until = esp_clock_ms() + rows[row];
-        pressed = esp_cancel_list(world.pool, &world.cancel, symbols, COUNT,
-                                  &world.outcome);
+        pressed = esp_cancel_list(world.pool, &world.cancel, life_symbols,
+                                  COUNT, &world.outcome);
         refused_until = 0;
         assert_non_null(pressed);
         assert_int_equal(esp_press_outcome(pressed, 0)->kind, ESP_OK);

@@ -1,0 +1,318 @@
+/* failing.c - see failing.h. */
+#include "failing.h"
+
+#include <cJSON.h>
+#include <curl/curl.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define OURS(name) __wrap_##name
+#define THEIRS(name) __real_##name
+#else
+#define OURS(name) name
+#define THEIRS(name) __libc_##name
+#endif
+
+void *THEIRS(malloc)(size_t size);
+void *THEIRS(calloc)(size_t count, size_t size);
+void *THEIRS(realloc)(void *old, size_t size);
+void THEIRS(free)(void *memory);
+
+void *OURS(malloc)(size_t size);
+void *OURS(calloc)(size_t count, size_t size);
+void *OURS(realloc)(void *old, size_t size);
+void OURS(free)(void *memory);
+
+/* Neither fails nor keeps a record: in a child, which may have threads. */
+static bool is_off;
+
+/* ---- What is still there ------------------------------------------------ */
+
+#define BLOCKS_MAX 262144
+#define BUCKETS 65536
+
+/* Who asked for a block: a place in the code, or a line of OpenSSL. */
+struct asker {
+    const void *address;
+    const char *file;
+    int line;
+};
+
+struct block {
+    const void *memory;
+    size_t size;
+    unsigned run; /* in which it was allocated */
+    struct asker asker;
+    struct block *next;
+};
+
+static struct block blocks[BLOCKS_MAX];
+static struct block *buckets[BUCKETS];
+static struct block *unused;
+static size_t used;
+static unsigned run;
+static int alive;
+static int alive_before; /* this run */
+
+static struct block **
+bucket_of(const void *memory)
+{
+    return &buckets[((uintptr_t)memory >> 4) % BUCKETS];
+}
+
+static void *
+remember(void *memory, size_t size, struct asker asker)
+{
+    struct block **bucket = bucket_of(memory);
+    struct block *block = unused;
+
+    if (memory == NULL || is_off)
+        return memory;
+    if (block != NULL)
+        unused = block->next;
+    else if (used < BLOCKS_MAX)
+        block = &blocks[used++];
+    else
+        abort(); /* a record that is not whole proves nothing */
+    *block = (struct block){memory, size, run, asker, *bucket};
+    *bucket = block;
+    alive++;
+    return memory;
+}
+
+static void
+forget(const void *memory)
+{
+    struct block **link = bucket_of(memory);
+    struct block *block;
+
+    if (is_off)
+        return;
+    while (*link != NULL && (*link)->memory != memory)
+        link = &(*link)->next;
+    block = *link;
+    if (memory == NULL || block == NULL)
+        return;
+    alive--;
+    *link = block->next;
+    block->memory = NULL;
+    block->next = unused;
+    unused = block;
+}
+
+static void
+name(const struct block *block)
+{
+    const struct asker *asker = &block->asker;
+    Dl_info found;
+
+    if (asker->file != NULL)
+        printf("  %zu bytes: %s:%d\n", block->size, asker->file, asker->line);
+    else if (dladdr(asker->address, &found) != 0)
+        printf("  %zu bytes: %s+0x%tx (%s)\n", block->size, found.dli_fname,
+               (const char *)asker->address - (const char *)found.dli_fbase,
+               found.dli_sname == NULL ? "?" : found.dli_sname);
+    else
+        printf("  %zu bytes: %p\n", block->size, asker->address);
+}
+
+int
+failing_grown(void)
+{
+    /* The errors that it keeps for its thread; else they change all the time. */
+    OPENSSL_thread_stop();
+    return alive - alive_before;
+}
+
+void
+failing_name_new(void)
+{
+    const struct block *block;
+
+    for (block = blocks; block < blocks + used; block++) {
+        if (block->memory != NULL && block->run == run)
+            name(block);
+    }
+}
+
+/* ---- What fails --------------------------------------------------------- */
+
+static enum origin victim;
+static int until; /* allocations of the victim to the failure; 0: off */
+static bool fails_on;
+static bool fails_all; /* from now on */
+static bool was_refused;
+static int counts[ORIGINS];
+
+void
+failing_begin(enum origin origin, int number, bool all)
+{
+    memset(counts, 0, sizeof counts);
+    run++;
+    alive_before = alive;
+    victim = origin;
+    until = number;
+    fails_on = all;
+    fails_all = false;
+    was_refused = false;
+}
+
+bool
+failing_end(void)
+{
+    until = 0;
+    fails_all = false;
+    return was_refused;
+}
+
+int
+failing_count(enum origin origin)
+{
+    return counts[origin];
+}
+
+static bool
+is_refused(enum origin origin)
+{
+    bool refused = fails_all;
+
+    if (is_off)
+        return false;
+    counts[origin]++;
+    if (origin == victim && until > 0 && --until == 0) {
+        refused = true;
+        fails_all = fails_on;
+    }
+    was_refused = was_refused || refused;
+    if (refused)
+        errno = ENOMEM;
+    return refused;
+}
+
+/* ---- Everybody but OpenSSL ---------------------------------------------- */
+
+#define CALLER ((struct asker){.address = __builtin_return_address(0)})
+
+void *
+OURS(malloc)(size_t size)
+{
+    if (is_refused(FROM_ALL_BUT_TLS))
+        return NULL;
+    return remember(THEIRS(malloc)(size), size, CALLER);
+}
+
+void *
+OURS(calloc)(size_t count, size_t size)
+{
+    if (is_refused(FROM_ALL_BUT_TLS))
+        return NULL;
+    return remember(THEIRS(calloc)(count, size), count * size, CALLER);
+}
+
+void *
+OURS(realloc)(void *old, size_t size)
+{
+    void *memory;
+
+    if (is_refused(FROM_ALL_BUT_TLS))
+        return NULL;
+    memory = THEIRS(realloc)(old, size);
+    if (memory == NULL)
+        return NULL;
+    forget(old);
+    return remember(memory, size, CALLER);
+}
+
+void
+OURS(free)(void *memory)
+{
+    int kept = errno;
+
+    forget(memory);
+    THEIRS(free)(memory);
+    errno = kept;
+}
+
+/* ---- OpenSSL ------------------------------------------------------------ */
+
+static void *
+tls_malloc(size_t size, const char *file, int line)
+{
+    if (is_refused(FROM_TLS))
+        return NULL;
+    return remember(THEIRS(malloc)(size), size,
+                    (struct asker){NULL, file, line});
+}
+
+static void *
+tls_realloc(void *old, size_t size, const char *file, int line)
+{
+    void *memory;
+
+    if (is_refused(FROM_TLS))
+        return NULL;
+    memory = THEIRS(realloc)(old, size);
+    if (memory == NULL)
+        return NULL;
+    forget(old);
+    return remember(memory, size, (struct asker){NULL, file, line});
+}
+
+static void
+tls_free(void *memory, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    OURS(free)(memory);
+}
+
+/* ---- Both --------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+static char *
+copy_text(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = OURS(malloc)(size);
+
+    return copy == NULL ? NULL : memcpy(copy, text, size);
+}
+
+static bool
+hook_libraries(void)
+{
+    cJSON_Hooks hooks = {.malloc_fn = OURS(malloc), .free_fn = OURS(free)};
+
+    cJSON_InitHooks(&hooks);
+    return curl_global_init_mem(CURL_GLOBAL_DEFAULT, OURS(malloc), OURS(free),
+                                OURS(realloc), copy_text,
+                                OURS(calloc)) == CURLE_OK;
+}
+#else
+static bool
+hook_libraries(void)
+{
+    return true;
+}
+#endif
+
+static void
+stay_off(void)
+{
+    is_off = true;
+}
+
+bool
+failing_init(void)
+{
+    return pthread_atfork(NULL, NULL, stay_off) == 0 &&
+           CRYPTO_set_mem_functions(tls_malloc, tls_realloc, tls_free) == 1 &&
+           hook_libraries();
+}

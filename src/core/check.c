@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,29 +100,64 @@ is_plain_url(const char *text)
                         "0123456789-._~:/?#[]@!$&'()*+,;=%") == length;
 }
 
-/* A part of `handle` as libcurl sees it; "" where it is absent. */
-static bool
-url_part(CURLU *handle, CURLUPart part, char *out, size_t size)
-{
-    char *text = NULL;
-    CURLUcode code = curl_url_get(handle, part, &text, CURLU_NO_DEFAULT_PORT);
-    bool fits = true;
+/* A URL that libcurl takes apart.  What it has no memory for must not pass for
+ * a part that is absent or wrong. */
+struct url_reader {
+    CURLU *handle;
+    bool no_memory;
+};
 
-    out[0] = '\0';
-    if (code == CURLUE_OK)
-        fits = (size_t)snprintf(out, size, "%s", text) < size;
-    curl_free(text);
-    return fits && code != CURLUE_OUT_OF_MEMORY;
+/* BAD_LOGIN is what libcurl makes of a user and password that it has no memory
+ * for, and of nothing else (source: lib/urlapi.c, parse_hostname_login). */
+static bool
+url_note(struct url_reader *reader, CURLUcode code)
+{
+    reader->no_memory = reader->no_memory || code == CURLUE_OUT_OF_MEMORY ||
+                        code == CURLUE_BAD_LOGIN;
+    return code == CURLUE_OK;
 }
 
 static bool
-url_has(CURLU *handle, CURLUPart part)
+url_open(struct url_reader *reader, const char *text, unsigned int flags)
+{
+    *reader = (struct url_reader){.handle = curl_url()};
+    reader->no_memory = reader->handle == NULL;
+    return reader->handle != NULL &&
+           url_note(reader,
+                    curl_url_set(reader->handle, CURLUPART_URL, text, flags));
+}
+
+/* Free it; `ok` unless memory was missing, which then is the error. */
+static bool
+url_close(struct url_reader *reader, bool ok, struct esp_error *error)
+{
+    curl_url_cleanup(reader->handle);
+    return reader->no_memory ? error_set_no_memory(error) : ok;
+}
+
+/* A part as libcurl sees it; "" where it is absent. */
+static bool
+url_part(struct url_reader *reader, CURLUPart part, char *out, size_t size)
 {
     char *text = NULL;
-    CURLUcode code = curl_url_get(handle, part, &text, 0);
+    bool fits = true;
+
+    out[0] = '\0';
+    if (url_note(reader, curl_url_get(reader->handle, part, &text,
+                                      CURLU_NO_DEFAULT_PORT)))
+        fits = (size_t)snprintf(out, size, "%s", text) < size;
+    curl_free(text);
+    return fits && !reader->no_memory;
+}
+
+static bool
+url_has(struct url_reader *reader, CURLUPart part)
+{
+    char *text = NULL;
+    bool has = url_note(reader, curl_url_get(reader->handle, part, &text, 0));
 
     curl_free(text);
-    return code == CURLUE_OK;
+    return has;
 }
 
 /* To a resolver `127.0.0.999` and `127.-1.0.1` are names: an address is what
@@ -198,25 +234,25 @@ base_url_join(struct esp_base_url *url, const char *scheme, const char *host,
 }
 
 static bool
-base_url_check(CURLU *handle, const char *text, struct esp_base_url *url,
-               struct esp_error *error)
+base_url_check(struct url_reader *reader, const char *text,
+               struct esp_base_url *url, struct esp_error *error)
 {
     char scheme[16];
     char host[ESP_URL_MAX + 1];
     char port[8];
     char path[ESP_URL_MAX + 1];
 
-    if (!url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme) ||
-        !url_part(handle, CURLUPART_HOST, host, sizeof host) ||
-        !url_part(handle, CURLUPART_PORT, port, sizeof port) ||
-        !url_part(handle, CURLUPART_PATH, path, sizeof path))
+    if (!url_part(reader, CURLUPART_SCHEME, scheme, sizeof scheme) ||
+        !url_part(reader, CURLUPART_HOST, host, sizeof host) ||
+        !url_part(reader, CURLUPART_PORT, port, sizeof port) ||
+        !url_part(reader, CURLUPART_PATH, path, sizeof path))
         return error_set(error, "base_url is not a URL");
-    if (url_has(handle, CURLUPART_USER) ||
-        url_has(handle, CURLUPART_PASSWORD) || strchr(text, '@') != NULL)
+    if (url_has(reader, CURLUPART_USER) ||
+        url_has(reader, CURLUPART_PASSWORD) || strchr(text, '@') != NULL)
         return error_set(error, "base_url may not hold a user or password");
     if (strpbrk(text, "?#") != NULL)
         return error_set(error, "base_url may not hold a query or fragment");
-    if (url_has(handle, CURLUPART_ZONEID))
+    if (url_has(reader, CURLUPART_ZONEID))
         return error_set(error, "base_url may not hold an IPv6 zone");
     if (strcmp(scheme, "https") != 0 && strcmp(scheme, "http") != 0)
         return error_set(error, "base_url must begin with https://");
@@ -235,7 +271,7 @@ bool
 esp_base_url_parse(const char *text, struct esp_base_url *url,
                    struct esp_error *error)
 {
-    CURLU *handle;
+    struct url_reader reader;
     bool ok;
 
     if (!is_plain_url(text))
@@ -243,58 +279,73 @@ esp_base_url_parse(const char *text, struct esp_base_url *url,
                          "base_url is empty, longer than %d bytes or "
                          "holds a character no URL may hold",
                          ESP_URL_MAX);
-    handle = curl_url();
-    if (handle == NULL) {
-        error_set(error, "out of memory");
-        error->kind = ESP_NO_MEMORY;
-        return false;
-    }
-    if (curl_url_set(handle, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME) !=
-        CURLUE_OK)
+    if (!url_open(&reader, text, CURLU_NON_SUPPORT_SCHEME))
         ok = error_set(error, "base_url is not a URL like https://host");
     else
-        ok = base_url_check(handle, text, url, error);
-    curl_url_cleanup(handle);
-    return ok;
+        ok = base_url_check(&reader, text, url, error);
+    return url_close(&reader, ok, error);
+}
+
+/* An escape of a byte under 0x20, as libcurl refuses to decode it. */
+static bool
+hides_control(const char *text)
+{
+    const char *at = text;
+
+    while ((at = strchr(at, '%')) != NULL) {
+        at++;
+        if ((at[0] == '0' || at[0] == '1') && isxdigit((unsigned char)at[1]))
+            return true;
+    }
+    return false;
 }
 
 /* A user or password whose %-escapes hide a control character would get
- * lost on the way to libcurl. */
+ * lost on the way to libcurl, which says the same of one that it has no memory
+ * to decode. */
 static bool
-url_decodes(CURLU *handle, CURLUPart part)
+url_decodes(struct url_reader *reader, CURLUPart part)
 {
     char *text = NULL;
-    CURLUcode code = curl_url_get(handle, part, &text, CURLU_URLDECODE);
+    bool decodes = true;
 
-    if (text != NULL)
+    if (url_note(reader, curl_url_get(reader->handle, part, &text, 0))) {
+        decodes = !hides_control(text);
         text_wipe(text, strlen(text));
+    }
     curl_free(text);
-    return code != CURLUE_URLDECODE;
+    return decodes;
+}
+
+static bool
+proxy_is_usable(struct url_reader *reader, const char *text)
+{
+    static const char *const schemes[] = {"http",    "https",  "socks4",
+                                          "socks4a", "socks5", "socks5h"};
+    unsigned int guess = strstr(text, "://") ? 0 : CURLU_GUESS_SCHEME;
+    char scheme[16];
+    bool known = false;
+    size_t i;
+
+    if (!url_open(reader, text,
+                  CURLU_DEFAULT_SCHEME | CURLU_NON_SUPPORT_SCHEME | guess) ||
+        !url_part(reader, CURLUPART_SCHEME, scheme, sizeof scheme) ||
+        !url_decodes(reader, CURLUPART_USER) ||
+        !url_decodes(reader, CURLUPART_PASSWORD))
+        return false;
+    for (i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        known = known || strcmp(scheme, schemes[i]) == 0;
+    return known;
 }
 
 bool
 esp_proxy_check(const char *text, struct esp_error *error)
 {
-    static const char *const schemes[] = {"http",    "https",  "socks4",
-                                          "socks4a", "socks5", "socks5h"};
-    CURLU *handle = is_plain_url(text) ? curl_url() : NULL;
-    char scheme[16] = "";
-    bool ok = false;
-    size_t i;
+    struct url_reader reader = {0};
+    bool ok = is_plain_url(text) && proxy_is_usable(&reader, text);
 
-    if (handle != NULL &&
-        curl_url_set(handle, CURLUPART_URL, text,
-                     CURLU_DEFAULT_SCHEME | CURLU_NON_SUPPORT_SCHEME |
-                         (strstr(text, "://") ? 0 : CURLU_GUESS_SCHEME)) ==
-            CURLUE_OK &&
-        url_part(handle, CURLUPART_SCHEME, scheme, sizeof scheme) &&
-        url_decodes(handle, CURLUPART_USER) &&
-        url_decodes(handle, CURLUPART_PASSWORD)) {
-        for (i = 0; i < sizeof schemes / sizeof *schemes; i++)
-            ok = ok || strcmp(scheme, schemes[i]) == 0;
-    }
-    curl_url_cleanup(handle);
-    return ok ||
-           error_set(error, "the proxy is not a URL like http://host:3128 "
-                            "(http, https, socks4, socks4a, socks5, socks5h)");
+    if (!ok)
+        error_set(error, "the proxy is not a URL like http://host:3128 "
+                         "(http, https, socks4, socks4a, socks5, socks5h)");
+    return url_close(&reader, ok, error);
 }

@@ -41,6 +41,9 @@ int64_t clock_boot_ms(void);
 bool error_set(struct esp_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Set `error` to NO_MEMORY; always false. */
+bool error_set_no_memory(struct esp_error *error);
+
 /* Copy at most `size` - 1 bytes of `text` into `out`, end it with a NUL, and
  * put stars for each occurrence of `secret` (NULL: none), as it is or escaped
  * as in JSON, also one that the cut would leave half.  Returns the bytes written. */

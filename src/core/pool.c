@@ -153,8 +153,7 @@ esp_pool_new(struct esp_group *group, const struct esp_settings *settings,
     struct esp_pool *pool = calloc(1, sizeof *pool);
 
     if (pool == NULL) {
-        error_set(error, "out of memory");
-        error->kind = ESP_NO_MEMORY;
+        error_set_no_memory(error);
         return NULL;
     }
     if (!target_init(&pool->target, settings, error)) {

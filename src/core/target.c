@@ -104,9 +104,7 @@ target_init(struct esp_target *target, const struct esp_settings *settings,
         copy_text(&target->user_agent, settings->user_agent))
         return true;
     target_free(target);
-    error_set(error, "out of memory");
-    error->kind = ESP_NO_MEMORY;
-    return false;
+    return error_set_no_memory(error);
 }
 
 void

@@ -17,6 +17,14 @@ error_set(struct esp_error *error, const char *format, ...)
     return false;
 }
 
+bool
+error_set_no_memory(struct esp_error *error)
+{
+    error_set(error, "out of memory");
+    error->kind = ESP_NO_MEMORY;
+    return false;
+}
+
 static char
 lower(char byte)
 {

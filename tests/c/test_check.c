@@ -373,6 +373,9 @@ test_proxy(void **state)
         {"http://user:secret-pw@proxy example", false},
         {"http://user:secret-pw%0A@proxy.example", false},
         {"http://us%00er:secret-pw@proxy.example", false},
+        {"http://user:secret-pw%1f@proxy.example", false},
+        {"http://user:secret-pw%20@proxy.example", true},
+        {"http://user:100%1%0gsecret-pw%@proxy.example", true},
         {"http://user:secret-pw@proxy.example\r\n", false},
     };
     struct esp_error error;

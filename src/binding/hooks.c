@@ -71,21 +71,28 @@ describe(const struct esp_attempt *attempt)
         PyBool_FromLong(timing->reused), "remote", timing->remote);
 }
 
-/* espresso._watch.attempt(on_event, fields, message, seconds to the next). */
+/* espresso._watch.attempt(on_event, fields, message, seconds to the next).
+ * Nothing is called while an exception is set: it could be lost on the way. */
 static PyObject *
 tell(PyObject *on_event, const struct esp_attempt *attempt)
 {
-    PyObject *module = PyImport_ImportModule(WATCH_MODULE);
-    PyObject *result = NULL;
     const char *message = attempt->outcome->message;
+    double next =
+        attempt->next_in_ms < 0 ? -1 : (double)attempt->next_in_ms / 1000;
+    PyObject *module = PyImport_ImportModule(WATCH_MODULE);
+    PyObject *fields = module != NULL ? describe(attempt) : NULL;
+    PyObject *text =
+        fields != NULL ? convert_text(message, strlen(message)) : NULL;
+    PyObject *seconds = text != NULL ? convert_seconds(next) : NULL;
+    PyObject *result = NULL;
 
-    if (module != NULL)
-        result = PyObject_CallMethod(
-            module, "attempt", "ONNN", on_event ? on_event : Py_None,
-            describe(attempt), convert_text(message, strlen(message)),
-            convert_seconds(attempt->next_in_ms < 0
-                                ? -1
-                                : (double)attempt->next_in_ms / 1000));
+    if (seconds != NULL)
+        result = PyObject_CallMethod(module, "attempt", "OOOO",
+                                     on_event != NULL ? on_event : Py_None,
+                                     fields, text, seconds);
+    Py_XDECREF(seconds);
+    Py_XDECREF(text);
+    Py_XDECREF(fields);
     Py_XDECREF(module);
     return result;
 }

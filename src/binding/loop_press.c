@@ -4,16 +4,26 @@
 /* ---- The end ------------------------------------------------------------ */
 
 /* Whoever waits may have been cancelled: then its future is done already. */
+static bool
+wake_waiter(LoopPress *self)
+{
+    PyObject *done =
+        PyObject_CallMethod(self->future, "set_result", "O", Py_None);
+    bool no_memory = done == NULL && PyErr_ExceptionMatches(PyExc_MemoryError);
+
+    PyErr_Clear();
+    Py_XDECREF(done);
+    return !no_memory;
+}
+
+/* Without memory at the first time it is tried once more: nobody else would
+ * ever wake who waits. */
 void
 loop_press_complete(LoopPress *self)
 {
-    PyObject *done;
-
     key_wipe_copy(self->key_text);
-    done = PyObject_CallMethod(self->future, "set_result", "O", Py_None);
-    if (done == NULL)
-        PyErr_Clear();
-    Py_XDECREF(done);
+    if (!wake_waiter(self))
+        wake_waiter(self);
     Py_DECREF(self); /* the watcher's reference */
 }
 

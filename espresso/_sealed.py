@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _LENGTH = 4
 
 
+def _marshalled(key: str | None, proxy: str | None) -> bytes:
+    try:
+        return marshal.dumps((key, proxy))
+    except ValueError:  # what it says of texts that it has no memory for
+        raise MemoryError from None
+    finally:
+        del key, proxy
+
+
 class Sealed:
     """The secrets of a client: its key (None: it has none of its own), its proxy."""
 
@@ -26,7 +35,7 @@ class Sealed:
 
     def __init__(self, key: str | None, proxy: str | None) -> None:
         try:
-            self._masked = bytearray(marshal.dumps((key, proxy)))
+            self._masked = bytearray(_marshalled(key, proxy))
             self._mask = os.urandom(len(self._masked))
             self._masked[:] = self.opened()
         finally:

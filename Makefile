@@ -64,7 +64,7 @@ C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
                -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread $(C_STATIC) \
                -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
 C_LINK_ALL   = $(C_LINK) $(shell pkg-config --libs $(C_LIBRARIES))
-C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] tests/fuzz/*.[ch] benchmarks/*.c)
+C_FORMATTED  = $(wildcard src/*/*.[ch] tests/*/*.[ch] benchmarks/*.c)
 
 # ---- what the fuzz targets are made of ----------------------------------------
 # clang with libFuzzer for `make fuzz`; the compiler of the tests, without a fuzzer,
@@ -80,8 +80,6 @@ FUZZ_FLAGS    = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
 FUZZ_LINK     = -pthread $(shell pkg-config --libs libcurl libcjson) -lm -ldl
 FUZZERS      := $(FUZZ_TARGETS:%=build/fuzz/clang/%)
 FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
-
-C_FORMATTED  = $(wildcard src/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] benchmarks/*.c)
 
 # ---- what lets allocations fail ----------------------------------------------
 # Under the address sanitizer the linker puts it before the core's calls of malloc.
@@ -110,12 +108,8 @@ demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
 
 # The guard's tests mostly wait, so they do it side by side.
-test: build test-c fuzz-replay ## run the C tests, then pytest
-
-test: build test-c ## run the C tests, then pytest
+test: build test-c build/torture/torture fuzz-replay ## run the C tests, then pytest
 	@scripts/bootstrap servers
-
-test: build test-c build/torture/torture ## run the C tests, then pytest
 	@build/torture/torture short
 	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
 	@$(PYTEST) --ignore-glob='tests/test_guard*.py'

@@ -246,21 +246,26 @@ is_status_line(const char *line, size_t length)
         if (line[i] < '0' || line[i] > '9')
             return false;
     }
-    return line[12] == ' ' || line[12] == '\r' || line[12] == '\n';
+    return line[12] == ' ' || (line[12] == '\n' && length == 13) ||
+           (line[12] == '\r' && length == 14);
 }
 
+/* `is_first`: of all heads of the transfer. */
 static void
-read_header(struct esp_response *response, const char *line, size_t length)
+read_header(struct esp_response *response, const char *line, size_t length,
+            bool is_first)
 {
     const char *value;
 
     /* libcurl takes `http/` for it, too. */
     if (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0) {
+        /* In the middle of a head it is no header of any kind. */
+        if (!is_status_line(line, length) ||
+            (!is_first && !response->head_complete))
+            response->status_is_odd = true;
         response->head_complete = false;
         response->framing_headers = 0;
         response->framing_is_odd = false;
-        if (!is_status_line(line, length))
-            response->status_is_odd = true;
         response->retry_after[0] = '\0';
     }
     else if (line[0] == '\r' || line[0] == '\n') {
@@ -295,7 +300,8 @@ on_header(char *line, size_t size, size_t count, void *user)
         return 0;
     }
     if (length > 0)
-        read_header(&lane->response, line, length);
+        read_header(&lane->response, line, length,
+                    lane->head_length == length);
     return length;
 }
 

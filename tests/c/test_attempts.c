@@ -251,6 +251,12 @@ static const struct scenario faults[] = {
        "hTTP/1.1 200 OK\r\n\r\n" OK_BODY,
        NULL}},
      .kind = ESP_BAD_REPLY},
+    {"a head inside of a head",
+     {{ACT_CLOSE,
+       "HTTP/1.1 200 OK\r\nContent-Length: 42\r\nHTTP/1.1 200 OK\r\n"
+       "Content-Length: 42\r\n\r\n" OK_BODY,
+       NULL}},
+     .kind = ESP_BAD_REPLY},
     {"a head that some end a line earlier",
      {{ACT_CLOSE,
        "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\rX-Filler: x\r\n" OK_BODY,

@@ -112,6 +112,8 @@ read_head(struct answer *answer, const char *line, const char *end)
             read_status(answer, line, length);
         else
             read_field(answer, line, length);
+        if (!is_first && strncasecmp(line, "HTTP/", 5) == 0)
+            answer->is_http = false; /* a head in the middle of a head */
         is_first = false;
         line = next;
     }

@@ -273,7 +273,7 @@ read_header(struct esp_response *response, const char *line, size_t length,
         /* libcurl takes a line that begins so for the empty one [7.88], who
          * stands between may not: then the body begins elsewhere. */
         if (length != (line[0] == '\r' ? 2 : 1))
-            response->framing_is_odd = true;
+            response->status_is_odd = true;
     }
     else if ((value = header_value(line, length, "Content-Length:")) != NULL) {
         count_framing(response, value, line + length, true);

@@ -188,7 +188,7 @@ struct esp_response {
     int http_status;
     int framing_headers; /* Content-Length and Transfer-Encoding lines */
     bool framing_is_odd; /* ... with a value that is no plain length */
-    bool status_is_odd;  /* a status line that is not one of HTTP/1 */
+    bool status_is_odd;  /* a head that is not one of HTTP/1 */
     char retry_after[ESP_RETRY_AFTER_MAX + 1]; /* value, "" if none came */
     char detail[ESP_PATH_MAX + 512];           /* libcurl's words or ours */
     struct esp_buffer body;

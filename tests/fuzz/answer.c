@@ -70,7 +70,7 @@ read_field(struct answer *answer, const char *line, size_t length)
     size_t i;
 
     if (line[0] == '\r')
-        answer->is_odd = true; /* to some readers the head ends here */
+        answer->is_http = false; /* to some readers the head ends here */
     if (length < name || strncasecmp(line, names[is_encoding], name) != 0)
         return;
     line += name;

@@ -53,10 +53,17 @@ class Fault:
     """Of the exchange, that the error must have."""
     child: bool = False
     """It takes a process of its own."""
+    kept_off: bool = False
+    """The server says when to try again."""
     act: str = ""
     """What the caller does itself: see caller.py."""
     faces: tuple[str, ...] = ALL_FACES
     """A command has no second thread and no task; all others have every row."""
+
+    @property
+    def waits(self) -> bool:
+        """A call spends its time in waiting."""
+        return self.late or self.first_limited or self.kept_off
 
 
 def at(script: Script) -> Fault:
@@ -121,7 +128,7 @@ def lengths(*headers: str) -> Fault:
 
 
 def jumping(jumped: Path) -> Script:
-    """Refuse a first request for a second, and meanwhile let the clock jump."""
+    """Refuse a first request for a while, and meanwhile let the clock jump."""
 
     def script(wire: Wire) -> None:
         wire.answer(LIMITED)
@@ -231,8 +238,8 @@ _FAULTS: dict[str, Fault] = {
     ),
     "status: 301": status(b"", 301, "Location: https://127.0.0.1:1/"),
     "status: 307": status(b"", 307, "Location: https://127.0.0.1:1/"),
-    "status: 429": status(b"slow down", 429, "Retry-After: 1"),
-    "status: 4290": Fault(answer(LIMITED), fresh=False, code=4290),
+    "status: 429": replace(status(b"slow down", 429, "Retry-After: 1"), kept_off=True),
+    "status: 4290": Fault(answer(LIMITED), fresh=False, code=4290, kept_off=True),
     "status: 4000": coded(4000, 422),
     "status: 4010": coded(4010, 401),
     "status: 4106": coded(4106, 400),

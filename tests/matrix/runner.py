@@ -11,7 +11,7 @@ from tests.matrix.faults import FAULTS
 from tests.matrix.trial import Trial, faults_of
 
 AT_ONCE = 6
-LATE_AT_ONCE = 16  # of those that a time-out ends, and that do nothing until then
+WAITING_AT_ONCE = 24  # of those that do nothing for a second and longer
 
 Verdicts = dict[Trial, Future[list[str]]]
 
@@ -19,14 +19,15 @@ Verdicts = dict[Trial, Future[list[str]]]
 @contextmanager
 def running(trials: Iterable[Trial]) -> Iterator[Verdicts]:
     """What becomes of each trial; at the end of the block the rest is given up."""
-    prompt, late = ThreadPoolExecutor(AT_ONCE), ThreadPoolExecutor(LATE_AT_ONCE)
+    prompt = ThreadPoolExecutor(AT_ONCE)
+    waiting = ThreadPoolExecutor(WAITING_AT_ONCE)
     try:
         yield {
-            trial: (late if FAULTS[trial.name].late else prompt).submit(_try, trial)
+            trial: (waiting if FAULTS[trial.name].waits else prompt).submit(_try, trial)
             for trial in trials
         }
     finally:
-        for pool in (prompt, late):
+        for pool in (prompt, waiting):
             pool.shutdown(cancel_futures=True)
 
 

@@ -24,7 +24,7 @@ import trustme
 
 from tests.children import PATIENCE, ROOT
 
-IDLE_MS = 250  # after which each of them closes a connection
+IDLE_MS = 600  # after which each of them closes a connection
 ENVOY_TEXT = (
     "upstream connect error or disconnect/reset before headers. "
     "reset reason: connection failure"

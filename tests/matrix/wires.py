@@ -20,7 +20,7 @@ assert int(CHUNK[:2], 16) == len(DONE)
 POISON = http(b'{"symbol":"ADAUSDM","order_ids":["poison"]}')
 TIMEOUT_408 = http(b"", 408, "Connection: close")
 # Retry-After is the pause in which an idle connection meets its fault.
-LIMITED = http(b'{"error":"too many","code":4290}', 429, "Retry-After: 1")
+LIMITED = http(b'{"error":"too many","code":4290}', 429, "Retry-After: 2")
 
 
 def after(data: bytes, end: str) -> Script:
@@ -75,7 +75,7 @@ def for_ever(start: bytes, more: bytes, pause: float = 0.01) -> Script:
 
 
 def while_idle(data: bytes, end: str = "hold") -> Script:
-    """Refuse a first request for a second, and meanwhile do that."""
+    """Refuse a first request for a while, and meanwhile do that."""
 
     def script(wire: Wire) -> None:
         wire.answer(LIMITED)
@@ -90,7 +90,7 @@ def while_idle(data: bytes, end: str = "hold") -> Script:
 
 
 def on_the_second(end: str) -> Script:
-    """Refuse a first request for a second; the next one on this connection is lost."""
+    """Refuse a first request for a while; the next one on this connection is lost."""
 
     def script(wire: Wire) -> None:
         wire.answer(LIMITED)

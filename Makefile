@@ -20,6 +20,7 @@ WHEELS ?=
 PARTS  ?=
 CHECK  ?=
 ONLY   ?=
+INTERPRETERS ?= 1000
 
 export PYTHON
 export ESPRESSO_WERROR ?= 1
@@ -99,7 +100,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -137,6 +138,11 @@ test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors
 test-guard-long: build ## run the guard's tests with all their repeats (an hour)
 	@GUARD_REPEATS=100 GUARD_OUTAGE=20 GUARD_EXAMPLES=2000 GUARD_ROUNDS=200 \
 	    $(PYTEST) -m "long or not long" tests/test_guard*.py
+
+# Each interpreter in turn, as many as are at hand; some minutes each.
+test-interpreters-long: build ## make and destroy 1,000 subinterpreters (INTERPRETERS=1000)
+	@INTERPRETER_ROUNDS=$(INTERPRETERS) $(PYTEST) -o faulthandler_timeout=0 -s \
+	    tests/test_interpreters.py -k many_times
 
 guard-latency: build ## measure a bot's death to the watchdog's cancel (RUNS=50)
 	@$(BIN)/python -m benchmarks.guard --runs $(RUNS)

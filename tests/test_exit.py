@@ -108,12 +108,12 @@ def leave(number: int, env: dict[str, str]) -> str:
     return "; ".join(f"{label}: {fault}" for fault in faults(ended))
 
 
-def faults(ended: Ended) -> Iterator[str]:
+def faults(ended: Ended, bound: float = BOUND) -> Iterator[str]:
     if ended.status != 0:
         yield f"status {ended.status}: {ended.err}"
     left = [line for line in ended.out.splitlines() if line.startswith("leaving")]
-    took = ended.at - float(left[0].split()[1]) if left else BOUND
-    if took >= BOUND:
+    took = ended.at - float(left[0].split()[1]) if left else bound
+    if took >= bound:
         yield f"took {took:.2f} s"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import sysconfig
@@ -268,6 +269,89 @@ def test_a_cycle_through_on_event_is_collected(exchange: Exchange) -> None:
     del bot
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
+
+
+def test_a_cycle_through_on_event_of_a_loop_is_collected(exchange: Exchange) -> None:
+    """Its driver was held by the loop; calls of one symbol and of a list."""
+
+    class Bot:
+        def __init__(self) -> None:
+            self.client = espresso.AsyncClient(
+                exchange.key,
+                base_url=exchange.url,
+                ca_file=exchange.ca_file,
+                on_event=self.hear,
+            )
+            self.heard = 0
+
+        def hear(self, event: object) -> None:
+            self.heard += 1
+
+        async def press(self) -> None:
+            await self.client.cancel_all(SYMBOL, missing_ok=True)
+            await self.client.cancel_all([SYMBOL, "NIGHTUSDM"], missing_ok=True)
+
+    bot = Bot()
+    asyncio.run(bot.press())
+    assert bot.heard == 3
+    gone: list[weakref.ref[Any]] = [weakref.ref(bot), weakref.ref(bot.client)]
+    del bot
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_a_cycle_through_on_event_in_a_loop_that_runs(exchange: Exchange) -> None:
+    """The client is dropped while the loop goes on, its connection still watched."""
+
+    class Bot:
+        def __init__(self) -> None:
+            self.client = espresso.AsyncClient(
+                exchange.key,
+                base_url=exchange.url,
+                ca_file=exchange.ca_file,
+                on_event=self.hear,
+            )
+
+        def hear(self, event: object) -> None:
+            pass
+
+    async def main() -> list[object]:
+        bot = Bot()
+        await bot.client.cancel_all(SYMBOL, missing_ok=True)
+        gone: list[weakref.ref[Any]] = [weakref.ref(bot), weakref.ref(bot.client)]
+        del bot
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            gc.collect()
+            if not any(ref() for ref in gone):
+                break
+        return [ref() for ref in gone]
+
+    assert asyncio.run(main()) == [None, None]
+
+
+def test_a_cycle_through_the_on_event_of_a_guards_client(exchange: Exchange) -> None:
+    """One that was left, and one that was never entered."""
+
+    class Bot:
+        def __init__(self) -> None:
+            self.client = make(exchange, on_event=self.hear)
+            self.guard = self.client.guard(SYMBOL, watchdog=False)
+            self.heard = 0
+
+        def hear(self, event: object) -> None:
+            self.heard += 1
+
+    left, never = Bot(), Bot()
+    with left.guard:
+        pass
+    assert left.heard
+    gone: list[weakref.ref[Any]] = []
+    for bot in (left, never):
+        gone += [weakref.ref(bot), weakref.ref(bot.client), weakref.ref(bot.guard)]
+    del left, never, bot
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 6
 
 
 def test_a_cycle_through_a_subclass_is_collected(exchange: Exchange) -> None:

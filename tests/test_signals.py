@@ -385,6 +385,136 @@ print(count)
     ]
 
 
+FACES = {
+    "Client": """
+def call(client, symbol):
+    return client.cancel_all(symbol)["order_ids"]
+""",
+    "AsyncClient": """
+import asyncio
+def connect():
+    return espresso.AsyncClient(
+        os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
+        ca_file=os.environ["TEST_CA"], timeout=20,
+    )
+def call(client, symbol):
+    return asyncio.run(client.cancel_all(symbol))["order_ids"]
+""",
+}
+
+
+@pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+def test_signals_at_every_thread_change_nothing(
+    face: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """pthread_kill from one thread at those that call, and at the main one."""
+    program = f"""{PRELUDE}{face}
+import signal, threading
+count = 0
+def handle(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGUSR1, handle)
+enough = threading.Event()
+def send(threads):
+    while not enough.is_set():
+        for thread in threads:
+            if thread.is_alive():
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+        time.sleep(0.001)
+wrong = []
+def work(worker):
+    client = connect()
+    for n in range({STORM_CALLS // 4}):
+        found = call(client, f"S{{4 * n + worker}}")
+        if len(found) != 2:
+            wrong.append(found)
+workers = [threading.Thread(target=work, args=[n]) for n in range(3)]
+for worker in workers: worker.start()
+sender = threading.Thread(target=send, args=[[*workers, threading.main_thread()]])
+sender.start()
+work(3)
+for worker in workers: worker.join()
+enough.set()
+sender.join()
+assert not wrong, wrong
+print(count)
+"""
+    for n in range(STORM_CALLS):
+        exchange.place(f"S{n}", 2)
+    exchange.fault("drip", size=4, interval=0.001, times=8)
+    ended = run(program, environment(clean_env, exchange)).check()
+    assert int(ended.out) > 10
+    posts = sorted(call.symbol or "" for call in exchange.calls)
+    assert posts == sorted(f"S{n}" for n in range(STORM_CALLS))
+
+
+@pytest.mark.parametrize("storm", [ITIMER_STORM, CHILD_STORM], ids=["ALRM", "CHLD"])
+def test_a_storm_whose_handler_presses_the_button(
+    storm: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """On the client whose call was interrupted: each press gets its own answer."""
+    program = f"""{PRELUDE}
+import signal
+pressed = inside = 0
+client = connect()
+def handle(number, frame):
+    global pressed, inside
+    if inside or pressed == {STORM_CALLS}:
+        return
+    inside = 1
+    assert len(client.cancel_all(f"H{{pressed}}")["order_ids"]) == 1
+    pressed += 1
+    inside = 0
+{storm}
+for n in range({STORM_CALLS}):
+    assert len(client.cancel_all(f"S{{n}}")["order_ids"]) == 2
+while pressed < {STORM_CALLS}:
+    time.sleep(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    for n in range(STORM_CALLS):
+        exchange.place(f"S{n}", 2)
+        exchange.place(f"H{n}", 1)
+    exchange.fault("drip", size=4, interval=0.001, times=5)
+    run(program, environment(clean_env, exchange)).check()
+    assert len({call.symbol for call in exchange.calls}) == 2 * STORM_CALLS
+    assert len(exchange.calls) == 2 * STORM_CALLS
+
+
+@pytest.mark.parametrize("way", ["add_signal_handler", "signal.signal"])
+def test_a_handler_of_a_loop_may_press_the_button(
+    way: str, exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """As a task; or at once, by the blocking client, in the midst of the loop."""
+    program = f"""{PRELUDE}{FACES["AsyncClient"]}
+import signal
+async def main():
+    client, loop, tasks = connect(), asyncio.get_running_loop(), []
+    blocking = espresso.Client(
+        os.environ["TEST_KEY"], base_url=os.environ["TEST_URL"],
+        ca_file=os.environ["TEST_CA"],
+    )
+    press = lambda: tasks.append(loop.create_task(client.cancel_all("NIGHTUSDM")))
+    if {way!r} == "add_signal_handler":
+        loop.add_signal_handler(signal.SIGUSR1, press)
+    else:
+        handle = lambda number, frame: say(blocking.cancel_all("NIGHTUSDM")["symbol"])
+        signal.signal(signal.SIGUSR1, handle)
+    first = await client.cancel_all("ADAUSDM")
+    for task in tasks:
+        say((await task)["symbol"])
+    say(first["symbol"])
+asyncio.run(main())
+"""
+    exchange.place(SYMBOL, 2)
+    exchange.place("NIGHTUSDM", 3)
+    exchange.fault("slow", seconds=0.5)
+    ended = signalled(program, exchange, clean_env).check()
+    assert ended.out.split() == ["NIGHTUSDM", SYMBOL]
+    assert not exchange.open_orders()
+
+
 def test_a_peer_that_resets_kills_nobody_by_sigpipe(
     exchange: Exchange, clean_env: dict[str, str]
 ) -> None:

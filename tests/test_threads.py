@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import queue
 import random
@@ -346,6 +347,52 @@ def test_close_at_any_moment(exchange: Exchange) -> None:
             for end in outcomes.take(4):
                 assert isinstance(end, dict | RuntimeError) or type(end) in CLOSED
                 seen[type(end).__name__] += 1
+    print(dict(seen))
+    assert seen["dict"]
+    assert seen["ConnectionLostError"] + seen["ConnectError"]
+
+
+def test_aclose_at_any_moment(exchange: Exchange) -> None:
+    """The same of a loop, closed by itself or by another one in another thread."""
+    random.seed(6)
+    seen: Counter[str] = Counter()
+
+    def note(end: object) -> None:
+        assert isinstance(end, dict | list | RuntimeError) or type(end) in CLOSED
+        seen[type(end).__name__] += 1
+
+    async def call(client: espresso.AsyncClient, symbol: Any) -> None:
+        try:
+            note(await client.cancel_all(symbol, missing_ok=True))
+        except espresso.PartialCancelError as error:
+            for one in error.exceptions:
+                note(one)
+        except Exception as error:
+            note(error)
+
+    async def round(client: espresso.AsyncClient, pause: float, own: bool) -> None:
+        symbols: list[Any] = [SYMBOL, SYMBOL, [SYMBOL, "NIGHTUSDM"], SYMBOL]
+        calls = [asyncio.create_task(call(client, symbol)) for symbol in symbols]
+        await asyncio.sleep(pause)
+        if not pause:  # with one that has ended, at least
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        if own:
+            await client.aclose()
+        await asyncio.gather(*calls)
+
+    def close_later(client: espresso.AsyncClient, pause: float) -> None:
+        time.sleep(pause)
+        asyncio.run(client.aclose())
+
+    for number in range(60):
+        client = espresso.AsyncClient(
+            exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, timeout=20
+        )
+        pause = random.uniform(1e-4, 6e-3) if number % 10 else 0.0
+        own = number % 2 == 0
+        others = [] if own else [lambda c=client, p=pause: close_later(c, p)]
+        with running(*others):
+            asyncio.run(round(client, pause, own))
     print(dict(seen))
     assert seen["dict"]
     assert seen["ConnectionLostError"] + seen["ConnectError"]

@@ -102,8 +102,13 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 
 .PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
+# ---- what is run until memory is flat -----------------------------------------
+LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
+
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos mutants soak lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
@@ -138,6 +143,11 @@ test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors
 test-guard-long: build ## run the guard's tests with all their repeats (an hour)
 	@GUARD_REPEATS=100 GUARD_OUTAGE=20 GUARD_EXAMPLES=2000 GUARD_ROUNDS=200 \
 	    $(PYTEST) -m "long or not long" tests/test_guard*.py
+
+# Malloc tells of one arena only. What is asked of a test is that it does not grow.
+test-leaks: build ## run each test until memory is flat (TESTS=tests/test_errors.py)
+	@MALLOC_ARENA_MAX=1 $(PYTEST) -o faulthandler_timeout=0 -p tests.leaks \
+	    $(if $(filter-out tests,$(TESTS)),$(TESTS),$(LEAK_TESTS))
 
 # Each interpreter in turn, as many as are at hand; some minutes each.
 test-interpreters-long: build ## make and destroy 1,000 subinterpreters (INTERPRETERS=1000)

@@ -97,9 +97,9 @@ def run(calls: int, seed: int = 1) -> Run:
     with TemporaryDirectory(prefix="espresso-soak-") as name:
         folder = Path(name)
         authority = trustme.CA()
-        authority.cert_pem.write_to_path(folder / "ca.pem")
+        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
         issued = authority.issue_cert("127.0.0.1")
-        issued.private_key_and_cert_chain_pem.write_to_path(folder / "cert.pem")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
         command = [sys.executable, "-m", "tests.soak.server"]
         server = subprocess.Popen(
             [*command, str(folder / "cert.pem"), str(seed)],

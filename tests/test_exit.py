@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from espresso.sandbox import Exchange
-from tests.children import PRELUDE, Child, Ended, environment, run
+from tests.children import PATIENCE, PRELUDE, Child, Ended, environment, run
 from tests.obstacles import Gate
 
 SYMBOL = "ADAUSDM"
@@ -61,13 +61,13 @@ def handshake(exchange: Exchange) -> Iterator[tuple[dict[str, str], Arrived]]:
 @contextmanager
 def waiting(exchange: Exchange) -> Iterator[tuple[dict[str, str], Arrived]]:
     exchange.fault("hang", times=None)
-    yield {}, lambda child: exchange.wait_for_calls(THREADS)
+    yield {}, lambda child: exchange.wait_for_calls(THREADS, PATIENCE)
 
 
 @contextmanager
 def drip(exchange: Exchange) -> Iterator[tuple[dict[str, str], Arrived]]:
     exchange.fault("drip", interval=0.005, times=None)
-    yield {}, lambda child: exchange.wait_for_calls(THREADS)
+    yield {}, lambda child: exchange.wait_for_calls(THREADS, PATIENCE)
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from contextlib import ExitStack
 import pytest
 
 from espresso.sandbox import Exchange
-from tests.children import PRELUDE, Child, Ended, default_environment, environment
+from tests.children import (
+    PATIENCE,
+    PRELUDE,
+    Child,
+    Ended,
+    default_environment,
+    environment,
+)
 from tests.guarded import ARMED, SYMBOL, nothing_open
 from tests.obstacles import Gate
 from tests.test_exit import PHASES, THREADS, faults
@@ -188,7 +195,7 @@ def test_a_call_that_is_left_unfinished(
     exchange.fault("hang", times=None)
     env = environment(clean_env, exchange)
     program = f"{LOOPED}client = looped()\n{body}sys.stdin.readline()\n"
-    ended = leave(program, env, lambda child: exchange.wait_for_calls(1))
+    ended = leave(program, env, lambda child: exchange.wait_for_calls(1, PATIENCE))
     assert (ended.out, ended.err) == ("", "")
     assert len(exchange.calls) == 1
 
@@ -291,6 +298,6 @@ sys.stdin.readline()
         else:
             exchange.place(SYMBOL, 2)
             exchange.fault("hang", times=None)
-            leave(program, env, lambda child: exchange.wait_for_calls(1))
+            leave(program, env, lambda child: exchange.wait_for_calls(1, PATIENCE))
             exchange.clear_faults()
             nothing_open(exchange)

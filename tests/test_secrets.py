@@ -14,6 +14,7 @@ import gc
 import json
 import logging
 import pickle
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -671,3 +672,182 @@ def test_an_uncaught_error_in_a_program(
     assert ended.status == 1
     assert "espresso.PermissionDeniedError: denied ***" in ended.err
     clean(ended.out + ended.err, exchange.key)
+
+
+CRASH = """
+import faulthandler, threading
+faulthandler.enable()
+key = os.environ.pop("TEST_KEY")
+client = connect(key)
+threading.Thread(target=client.cancel_all, args=["ADAUSDM"], daemon=True).start()
+def in_a_call(event):
+    faulthandler.dump_traceback()
+    os.abort()
+other = connect(key, on_event=in_a_call)
+say("calling")
+sys.stdin.readline()
+other.cancel_all("NIGHTUSDM", missing_ok=True)
+"""
+
+
+def test_what_faulthandler_prints(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """On demand and in a crash, in the middle of two calls."""
+    exchange.fault("hang")
+    env = children.environment(clean_env, exchange)
+    with children.Child(children.PRELUDE + CRASH, env) as child:
+        child.expect("calling")
+        exchange.wait_for_calls(1)
+        child.tell()
+        ended = child.end()
+    assert ended.status == -signal.SIGABRT
+    assert ended.err.count("in in_a_call") >= 2
+    assert ended.err.count("Thread 0x") >= 2
+    clean(ended.out + ended.err, exchange.key)
+
+
+VERBOSE = """
+client = connect()
+client.warm_up()
+client.cancel_all("ADAUSDM", missing_ok=True)
+"""
+
+
+def test_no_variable_makes_libcurl_talk(
+    exchange: Exchange, clean_env: dict[str, str]
+) -> None:
+    """Its verbose output prints every header: nothing here turns it on."""
+    env = children.environment(clean_env, exchange)
+    env |= {"CURL_DEBUG": "all", "CURL_VERBOSE": "1", "CURL_TRACE": "all"}
+    ended = children.run(children.PRELUDE + VERBOSE, env).check()
+    assert ended.out + ended.err == ""
+    for path in Path(PACKAGE).parent.glob("src/*/*.[ch]"):
+        code = path.read_text()
+        assert "CURLOPT_VERBOSE" not in code
+        assert "DEBUGFUNCTION" not in code
+
+
+# --- the memory of the process ---------------------------------------------------
+
+# The key comes backwards, so that no copy is there but those that a call makes. All
+# that ends goes before the last word; the program stays until it is told to end.
+LIVES = {
+    "sync": """
+with connect(key()) as client:
+    opened(client)
+    client.cancel_all("ADAUSDM", missing_ok=True)
+    client.cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)
+    client.cancel_all("ADAUSDM", confirm=True)
+    try:
+        client.cancel_all("NOSUCH")
+    except espresso.InvalidSymbolError:
+        pass
+""",
+    "module": """
+os.environ["DELTADEFI_BASE_URL"] = os.environ["TEST_URL"]
+os.environ["SSL_CERT_FILE"] = os.environ["TEST_CA"]
+mine = key()
+espresso.cancel_all("ADAUSDM", missing_ok=True, api_key=mine)
+opened(None)
+del mine
+for _, client in list(espresso._client._clients.values()):
+    client.close()
+espresso._client._clients.clear()
+""",
+    "asyncio": """
+import asyncio
+async def main():
+    async with espresso.AsyncClient(
+        key(), base_url=os.environ["TEST_URL"], ca_file=os.environ["TEST_CA"]
+    ) as client:
+        await client.cancel_all("ADAUSDM", missing_ok=True)
+        opened(client)
+        await client.cancel_all(["ADAUSDM", "NIGHTUSDM"], missing_ok=True)
+        task = asyncio.ensure_future(client.cancel_all("ADAUSDM"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+asyncio.run(main())
+""",
+    "guard": """
+client = connect(key())
+with client.guard("ADAUSDM"):
+    opened(client)
+client.close()
+""",
+}
+
+LIFE = """
+import gc
+def key():
+    return os.environ["TEST_YEK"][::-1]
+def opened(client):
+    say("opened")
+    sys.stdin.readline()
+"""
+
+LIFE_ENDS = """
+gc.collect()
+say("closed")
+sys.stdin.readline()
+"""
+
+
+def copies_in_memory(pid: int, secret: bytes) -> dict[str, int]:
+    """How often it stands in the memory that the process may write, by region."""
+    found: dict[str, int] = {}
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            where, rights, *rest = line.split()
+            if "w" not in rights or line.endswith(("[vvar]", "[vsyscall]")):
+                continue
+            start, end = (int(part, 16) for part in where.split("-"))
+            memory.seek(start)
+            count = bytearray(memory.read(end - start)).count(secret)
+            if count:
+                name = rest[-1] if len(rest) > 3 else where
+                found[name] = found.get(name, 0) + count
+    return found
+
+
+def living(
+    life: str, exchange: Exchange, env: dict[str, str], **more: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """What is found in a program while its client is open, and after the end."""
+    env = children.environment(env, exchange) | {"TEST_YEK": exchange.key[::-1]} | more
+    del env["TEST_KEY"]
+    program = children.PRELUDE + LIFE + LIVES[life] + LIFE_ENDS
+    with children.Child(program, env) as child:
+        child.expect("opened")
+        open_copies = copies_in_memory(child.pid, exchange.key.encode())
+        child.tell()
+        child.expect("closed")
+        closed_copies = copies_in_memory(child.pid, exchange.key.encode())
+        child.tell()
+        child.end().check()
+    return open_copies, closed_copies
+
+
+@pytest.mark.memory
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")
+@pytest.mark.parametrize("life", LIVES)
+def test_the_memory_holds_no_copy_after_the_end(
+    exchange: Exchange, clean_env: dict[str, str], life: str
+) -> None:
+    """None that is in use, of ours, of Python's or of libcurl's; and none on a stack.
+
+    What is freed is overwritten by the allocators here: else the shared libcurl,
+    whose free() does not, leaves parts behind, as SECURITY.md says.
+    """
+    while_open, after = living(
+        life,
+        exchange,
+        clean_env,
+        PYTHONMALLOC="malloc_debug",
+        MALLOC_PERTURB_="165",
+        GLIBC_TUNABLES="glibc.malloc.tcache_count=0",  # what lies there is not filled
+    )
+    assert while_open, "the search finds what is there"
+    assert after == {}

@@ -87,7 +87,8 @@ FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 ASAN        := -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer
 WRAP        := $(foreach name,malloc calloc realloc free,-Wl,--wrap=$(name))
-TORTURERS   := $(patsubst tests/torture/%.c,%.o,$(wildcard tests/torture/*.c)) \
+TORTURERS   := $(patsubst tests/torture/%.c,%.o,\
+               $(filter-out %/preload.c,$(wildcard tests/torture/*.c))) \
                life.o loop.o server.o world.o
 TORTURE_OF   = $(addprefix build/$(1)/,$(TORTURERS)) \
                $(patsubst src/%.c,build/$(1)/%.o,$(wildcard src/core/*.c))
@@ -95,17 +96,16 @@ TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := cli doctor errors matrix matrix_network matrix_gateways replies processes readme source
+NOT_FREE := cli doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
+            processes readme reliability replies soak source torture
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
-
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos mutants soak lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile

@@ -91,6 +91,6 @@ def test_what_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numbers_are_added_up() -> None:
-    reached = reliability.total(r"^ok (\d+)", "runs")
-    assert reached("ok 900\nok 200\n") == "1,100 runs"
+    reached = reliability.total(r"^ok ([\d,]+)", "runs")
+    assert reached("ok 1,900\nok 200\n") == "2,100 runs"
     assert reached("") == ""

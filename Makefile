@@ -107,6 +107,8 @@ LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors argument
 
 .PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
+.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos fuzz fuzz-replay analyze lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
 
@@ -191,6 +193,9 @@ lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban li
 	@$(BIN)/python -m mypy.stubtest espresso._core
 	@$(PYTEST) --quiet tests/test_source.py
 
+analyze: $(READY) analyze-tools ## gcc -fanalyzer, clang-tidy and cppcheck on src/ (a minute or two)
+	@$(BIN)/python scripts/analyze.py
+
 lint-release: wheel-tools ## check the release workflow, and what is in dist/
 	@$(WHEEL)/python -m scripts.wheels.lint
 
@@ -235,6 +240,9 @@ wheel-roots: wheel-tools FORCE
 wheel-test-c: wheel-tools ## run the C tests on the libraries that a wheel brings
 	@$(MAKE) --no-print-directory test-c \
 	    ESPRESSO_STATIC="$$($(WHEEL)/python -m scripts.wheels.libraries x86_64)"
+
+analyze-tools: FORCE
+	@scripts/bootstrap analyze
 
 fuzz-tools: FORCE
 	@scripts/bootstrap fuzz

@@ -82,7 +82,7 @@ int64_t
 esp_timeout_ms(double seconds)
 {
     if (!isfinite(seconds) || seconds <= 0 ||
-        seconds > ESP_TIMEOUT_MAX_MS / 1000)
+        seconds > ESP_TIMEOUT_MAX_MS / 1000.0)
         return -1;
     return (int64_t)ceil(seconds * 1000);
 }
@@ -237,7 +237,7 @@ static bool
 base_url_check(struct url_reader *reader, const char *text,
                struct esp_base_url *url, struct esp_error *error)
 {
-    char scheme[16];
+    char scheme[16] = "";
     char host[ESP_URL_MAX + 1];
     char port[8];
     char path[ESP_URL_MAX + 1];

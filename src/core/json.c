@@ -166,6 +166,8 @@ scan_escape(struct scan *scan)
         return false;
     if (scan_byte(scan, 'u'))
         return scan_unicode_escape(scan);
+    /* The NUL behind these eight is not one of them. */
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
     return memchr("\"\\/bfnrt", *scan->at++, 8) != NULL;
 }
 

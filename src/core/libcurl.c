@@ -67,6 +67,8 @@ keylog_is_named(void)
 #ifdef ESP_WITHOUT_KEYLOG
     return false;
 #else
+    /* Read once, as libcurl itself does; the process must not set it meanwhile,
+     * which is so for every variable.  NOLINTNEXTLINE(concurrency-mt-unsafe) */
     const char *file = getenv("SSLKEYLOGFILE");
 
     return file != NULL && file[0] != '\0';

@@ -5,6 +5,7 @@
  * never tried come first, in their order, then whoever has waited longest. */
 #include "core.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -392,6 +393,7 @@ press_start(const struct press_plan *plan, struct esp_outcome *refused)
 {
     struct esp_press *press;
 
+    assert(refused != NULL);
     esp_outcome_init(refused);
     if (!check_plan(plan, refused))
         return NULL;

@@ -24,7 +24,8 @@ static bool
 code_of(const cJSON *root, int *code)
 {
     const cJSON *item = member(root, "code");
-    double value = cJSON_IsNumber(item) ? item->valuedouble : 0.5;
+    double value =
+        item != NULL && cJSON_IsNumber(item) ? item->valuedouble : 0.5;
 
     if (value != floor(value) || value < -32768 || value > 65535)
         return false;
@@ -38,7 +39,8 @@ error_text(const cJSON *root)
 {
     const cJSON *error = member(root, "error");
 
-    return cJSON_IsString(error) && error->valuestring[0] != '\0'
+    return error != NULL && cJSON_IsString(error) &&
+                   error->valuestring[0] != '\0'
                ? error->valuestring
                : NULL;
 }
@@ -168,7 +170,8 @@ is_empty_string(const cJSON *root, const char *name)
 {
     const cJSON *item = member(root, name);
 
-    return cJSON_IsString(item) && item->valuestring[0] == '\0';
+    return item != NULL && cJSON_IsString(item) &&
+           item->valuestring[0] == '\0';
 }
 
 static bool
@@ -190,7 +193,7 @@ names_other_symbol(const struct judge *judge, const cJSON *root)
 {
     const cJSON *symbol = member(root, "symbol");
 
-    if (!cJSON_IsString(symbol))
+    if (symbol == NULL || !cJSON_IsString(symbol))
         return symbol != NULL;
     return symbol->valuestring[0] != '\0' &&
            !text_same_ignoring_case(symbol->valuestring, judge->symbol);
@@ -267,14 +270,14 @@ static void
 judge_unreadable(struct judge *judge, const char *why)
 {
     const struct esp_buffer *body = &judge->response->body;
-    size_t space = body->length > 0 ? strspn(body->data, " \t\r\n") : 0;
+    const char *text = body->data != NULL ? body->data : "";
 
     if (judge->response->http_status == 200) {
         judge_bad_reply(judge, why);
         return;
     }
     judge_status(judge, NULL);
-    if (body->length > 0 && body->data[space] == '{')
+    if (text[strspn(text, " \t\r\n")] == '{')
         judge->outcome->sent = ESP_UNKNOWN;
 }
 

@@ -36,6 +36,8 @@ tls_init(void)
     Dl_info libcurl;
     void *handle;
 
+    /* A function has no other way to a void pointer. */
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr) */
     if (dladdr((const void *)(uintptr_t)curl_easy_init, &libcurl) == 0)
         return;
     handle = dlopen(libcurl.dli_fname, RTLD_LAZY | RTLD_NOLOAD);

@@ -67,6 +67,7 @@ use_directory(const char *path, struct esp_trust *trust)
 
     if (directory == NULL)
         return errno;
+    /* A stream of our own.  NOLINTNEXTLINE(concurrency-mt-unsafe) */
     while (error != 0 && (entry = readdir(directory)) != NULL) {
         if (!is_hashed_name(entry->d_name))
             continue;

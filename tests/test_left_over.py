@@ -28,7 +28,7 @@ from tests.obstacles import Gate
 from tests.test_exit import PHASES, THREADS, faults
 
 AT_ONCE = 4
-BOUND = 5.0
+BOUND = 10.0
 """Seconds to the end of the process; 1 is promised, who hangs takes 20 and more."""
 
 LOOPED = PRELUDE + (
@@ -141,18 +141,23 @@ def test_a_client_that_is_left_over(
 ) -> None:
     exchange.place(SYMBOL, 2)
     env = environment(clean_env, exchange)
-    ended = leave(LOOPED + body + "sys.stdin.readline()\n", env, lambda child: None)
+    program = f"{LOOPED}{body}say('ready')\nsys.stdin.readline()\n"
+    ended = leave(program, env, lambda child: child.expect("ready"))
     assert (ended.out, ended.err) == ("", "")
     assert [call.status for call in exchange.calls] == [200]
 
 
+TOLD = """
+async def told():
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+"""
 UNFINISHED = {
     "in a coroutine": """
 async def main():
     global coroutine
     coroutine = client.cancel_all("ADAUSDM")
     coroutine.send(None)
-    await asyncio.sleep(0.3)
+    await told()
 asyncio.run(main())
 """,
     "in a coroutine, its loop open": """
@@ -160,7 +165,7 @@ async def main():
     global coroutine
     coroutine = client.cancel_all("ADAUSDM")
     coroutine.send(None)
-    await asyncio.sleep(0.3)
+    await told()
 loop = asyncio.new_event_loop()
 loop.run_until_complete(main())
 """,
@@ -169,7 +174,7 @@ async def main():
     global task
     task = asyncio.create_task(client.cancel_all("ADAUSDM"))
     task._log_destroy_pending = False
-    await asyncio.sleep(0.3)
+    await told()
 loop = asyncio.new_event_loop()
 loop.run_until_complete(main())
 """,
@@ -178,7 +183,7 @@ class Bot:
     async def main(self):
         self.task = asyncio.create_task(client.cancel_all("ADAUSDM"))
         self.task._log_destroy_pending = False
-        await asyncio.sleep(0.3)
+        await told()
 bot = Bot()
 bot.loop = asyncio.new_event_loop()
 bot.loop.run_until_complete(bot.main())
@@ -194,7 +199,7 @@ def test_a_call_that_is_left_unfinished(
 ) -> None:
     exchange.fault("hang", times=None)
     env = environment(clean_env, exchange)
-    program = f"{LOOPED}client = looped()\n{body}sys.stdin.readline()\n"
+    program = f"{LOOPED}client = looped()\n{TOLD}{body}"
     ended = leave(program, env, lambda child: exchange.wait_for_calls(1, PATIENCE))
     assert (ended.out, ended.err) == ("", "")
     assert len(exchange.calls) == 1
@@ -232,12 +237,14 @@ import asyncio
 async def bot():
     async with espresso.guard("ADAUSDM") as g:
         armed(g)
+        inside.set()
         await asyncio.Event().wait()
 async def main():
-    global task
+    global task, inside
+    inside = asyncio.Event()
     task = asyncio.create_task(bot())
     task._log_destroy_pending = False
-    await asyncio.sleep(0.5)
+    await inside.wait()
 loop = asyncio.new_event_loop()
 loop.run_until_complete(main())
 """,

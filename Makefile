@@ -135,6 +135,12 @@ test-torture: build build/torture/torture ## let every allocation fail, one at a
 	@build/torture/torture all
 	@TORTURE_STRIDE=1 $(PYTEST) tests/test_torture.py
 
+# Leaks, too. test_memory and the preloaded parts of pytest have a malloc of their own.
+test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)
+	@for program in $(ASAN_PROGRAMS); do $$program 2>&1 || exit 1; done
+	@build/asan/torture short
+	@scripts/asan -m "not slow and not long and not chaos" $(TESTS)
+
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)
 	@PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --num-callers=30 \

@@ -71,6 +71,11 @@ def default_environment(base: Mapping[str, str], exchange: Exchange) -> dict[str
     }
 
 
+def preloaded(library: Path) -> str:
+    """LD_PRELOAD of a child that gets this library: a sanitizer's comes first."""
+    return " ".join(filter(None, (os.environ.get("LD_PRELOAD"), str(library))))
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a program ended."""

@@ -34,6 +34,20 @@ def cleaned() -> dict[str, str]:
     }
 
 
+# Markers of tests that a sanitizer stands in the way of.
+NOT_SANITIZED = ("clock", "forked", "memory", "preload")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "SANITIZER" not in os.environ:
+        return
+    for item in items:
+        for name in NOT_SANITIZED:
+            if item.get_closest_marker(name) is not None:
+                reason = f"not under a sanitizer: marked `{name}`, see pyproject.toml"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(cleaned()):

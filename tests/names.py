@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.children import preloaded
+
 _PATIENCE = 30.0  # seconds
 
 # KNOWN_NAMES is "name=address+address,name=address"; the addresses of a name come
@@ -89,4 +91,4 @@ class KnownNames:
 
     def env(self, known: Mapping[str, Sequence[str]]) -> dict[str, str]:
         names = (f"{name}={'+'.join(known[name])}" for name in known)
-        return {"LD_PRELOAD": str(self._library), "KNOWN_NAMES": ",".join(names)}
+        return {"LD_PRELOAD": preloaded(self._library), "KNOWN_NAMES": ",".join(names)}

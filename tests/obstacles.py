@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.children import preloaded
+
 HUNG_NAME = "hung.invalid"
 HOST = "127.0.0.1"
 
@@ -81,7 +83,7 @@ class HungNames:
     @property
     def env(self) -> dict[str, str]:
         return {
-            "LD_PRELOAD": str(self._library),
+            "LD_PRELOAD": preloaded(self._library),
             "HANG_WHILE": str(self._while),
             "HANG_NOTES": str(self._notes),
         }

@@ -117,6 +117,7 @@ def faults(ended: Ended, bound: float = BOUND) -> Iterator[str]:
         yield f"took {took:.2f} s"
 
 
+@pytest.mark.clock
 def test_daemon_threads_in_a_call_do_not_hurt(clean_env: dict[str, str]) -> None:
     """60 of 60."""
     with ThreadPoolExecutor(AT_ONCE) as pool:

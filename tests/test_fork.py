@@ -281,6 +281,7 @@ assert ids(client, "AFTER") == 2
     assert first == third != second
 
 
+@pytest.mark.forked
 def test_fork_while_many_threads_connect(
     exchange: Exchange, clean_env: dict[str, str]
 ) -> None:

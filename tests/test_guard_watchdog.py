@@ -176,6 +176,7 @@ os.write(pipe, str(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)).encode())
 # ---- what it costs -------------------------------------------------------------------
 
 
+@pytest.mark.memory
 def test_memory(guard: espresso.Guard) -> None:
     assert process_of(guard).memory_info().rss <= MOST_MEMORY
 

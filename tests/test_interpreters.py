@@ -108,6 +108,7 @@ say(len(connect().cancel_all("ADAUSDM")["order_ids"]))
     assert ended.out.split() == ["2"]
 
 
+@pytest.mark.memory
 def test_import_call_and_drop_many_times(
     python: str, exchange: Exchange, clean_env: dict[str, str]
 ) -> None:

@@ -312,6 +312,7 @@ def test_separate_calls_are_never_delayed(
     assert time.monotonic() - started < WINDOW
 
 
+@pytest.mark.clock
 def test_no_turn_in_time(make: Callable[..., Any], ex: Exchange) -> None:
     for name in NAMES[:25]:
         ex.place(name, 1)
@@ -334,6 +335,7 @@ def test_no_turn_in_time(make: Callable[..., Any], ex: Exchange) -> None:
     assert elapsed < 3.0 + 0.5
 
 
+@pytest.mark.clock
 def test_ten_thousand(make: Callable[..., Any], ex: Exchange) -> None:
     """Bounded in connections and in time."""
     many = [f"SYMBOL{n}" for n in range(10_000)]
@@ -348,6 +350,7 @@ def test_ten_thousand(make: Callable[..., Any], ex: Exchange) -> None:
 # --- deadline and interruption ----------------------------------------------------
 
 
+@pytest.mark.clock
 def test_one_deadline_for_the_list(make: Callable[..., Any], ex: Exchange) -> None:
     ex.fault("hang", None)
     started = time.monotonic()

@@ -104,6 +104,7 @@ for _ in range({BATCHES}):
 """
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_long_run_is_flat(exchange: Exchange, clean_env: dict[str, str]) -> None:
     ended = run(MIX, environment(clean_env, exchange), timeout=60).check()

@@ -335,6 +335,7 @@ def test_close_by_many_at_once(exchange: Exchange) -> None:
         assert {type(error) for error in outcomes.take(8)} <= set(CLOSED)
 
 
+@pytest.mark.clock
 def test_close_at_any_moment(exchange: Exchange) -> None:
     """Whenever it comes, a call ends with its answer or with one of three errors."""
     random.seed(5)

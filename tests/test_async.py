@@ -498,6 +498,7 @@ print(asyncio.run(client.cancel_all("ADAUSDM", missing_ok=True)))
 
 
 @pytest.mark.parametrize("count", [300])
+@pytest.mark.clock
 def test_hundreds_at_once(count: int, go: Any, ex: Exchange) -> None:
     names = [f"PAIR{n}" for n in range(count)]
     for name in names:
@@ -512,6 +513,7 @@ def test_hundreds_at_once(count: int, go: Any, ex: Exchange) -> None:
     assert all(len(result["order_ids"]) == 1 for result in results)
 
 
+@pytest.mark.clock
 def test_no_descriptor_left(ex: Exchange, clean_env: dict[str, str]) -> None:
     """Running out of descriptors ends as ConnectError, not_sent; and then it goes
     on."""
@@ -686,6 +688,7 @@ def test_a_client_that_is_forgotten_leaves_nothing(go: Any, ex: Exchange) -> Non
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("end", ["", "await client.aclose()"], ids=["open", "closed"])
+@pytest.mark.clock
 def test_no_warning_at_exit(
     end: str, loop: str, ex: Exchange, clean_env: dict[str, str]
 ) -> None:
@@ -734,6 +737,7 @@ sys.stdin.readline()
     assert "Fatal" not in ended.err
 
 
+@pytest.mark.clock
 def test_at_exit(ex: Exchange, clean_env: dict[str, str]) -> None:
     """The commonest home-made guard, in its asyncio form."""
     ex.place(SYMBOL, 2)
@@ -808,6 +812,7 @@ def test_words_nobody_asked_for(go: Any) -> None:
         go(main(server))
 
 
+@pytest.mark.clock
 def test_an_idle_client_costs_nothing(ex: Exchange, clean_env: dict[str, str]) -> None:
     """Measured in a process of its own: less than 5 ms of CPU in an idle second."""
     program = (
@@ -862,6 +867,7 @@ with asyncio.Runner(loop_factory=Watched) as runner:
 )
 
 
+@pytest.mark.clock
 def test_the_loop_is_not_blocked(ex: Exchange, clean_env: dict[str, str]) -> None:
     """No callback works for more than 5 ms: neither the first call nor a crowd.
 

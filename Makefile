@@ -105,9 +105,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
-
-.PHONY: help demo test test-c test-valgrind test-tsan test-freethreaded test-guard-long guard-latency chaos fuzz fuzz-replay analyze lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile

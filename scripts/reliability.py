@@ -161,6 +161,13 @@ FIGURES = (
     ),
     Figure("tsan", "C tests under TSan", "0 reports", (make("test-tsan"),), PASSED),
     Figure(
+        "analyze",
+        "gcc's analyzer, clang-tidy and cppcheck over src/",
+        "nothing found",
+        (make("analyze"),),
+        said(r"^(.*? files) .*(clean|NOT CLEAN)$"),
+    ),
+    Figure(
         "threads",
         "threads on one client, and on one each",
         "64",

@@ -19,7 +19,15 @@ import espresso
 from espresso import _guard_link, _guard_signals
 from espresso.sandbox import Exchange
 from tests.children import Child, default_environment, environment, run
-from tests.guarded import ARMED, SYMBOL, bot, has_ended, nothing_open, wait_until
+from tests.guarded import (
+    ARMED,
+    SYMBOL,
+    bot,
+    has_ended,
+    nothing_open,
+    wait_until,
+    watchdog_pid,
+)
 
 TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
 
@@ -575,13 +583,14 @@ sys.stdin.readline()
 """
     exchange.place(SYMBOL)
     with Child(program, default_environment(clean_env, exchange)) as child:
-        child.line()
+        watchdog = watchdog_pid(child.line())
         child.expect("ready")
         at = time.time()
         child.signal(signal.SIGKILL)
         (first, *_) = exchange.wait_for_calls(1, 15)
         assert first.time - at < 15
-        nothing_open(exchange)
+        wait_until(lambda: has_ended(watchdog), "the watchdog ends")
+    assert not exchange.open_orders()
 
 
 def test_another_program_in_its_place_does_not_hide_the_death(
@@ -591,9 +600,10 @@ def test_another_program_in_its_place_does_not_hide_the_death(
     program = bot("os.execv('/bin/sleep', ['sleep', '30'])")
     exchange.place(SYMBOL)
     with Child(program, default_environment(clean_env, exchange)) as child:
-        child.line()
+        watchdog = watchdog_pid(child.line())
         child.tell()
-        nothing_open(exchange, 20.0)
+        wait_until(lambda: has_ended(watchdog), "the watchdog ends")
+    assert not exchange.open_orders()
 
 
 def test_a_child_may_have_a_guard_of_its_own(

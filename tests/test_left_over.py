@@ -23,7 +23,7 @@ from tests.children import (
     default_environment,
     environment,
 )
-from tests.guarded import ARMED, SYMBOL, nothing_open
+from tests.guarded import ARMED, SYMBOL, has_ended, wait_until, watchdog_pid
 from tests.obstacles import Gate
 from tests.test_exit import PHASES, THREADS, faults
 
@@ -274,13 +274,14 @@ def test_a_guard_that_is_left_over(
     env = default_environment(clean_env, exchange)
     program = f"{ARMED}{body}sys.stdin.readline()\n"
     with Child(program, env) as child:
-        child.line()
+        watchdog = watchdog_pid(child.line())
         exchange.place(SYMBOL, 2)
         child.tell()
         ended = child.end()
     assert ended.status == 0, ended.err
     assert "Fatal" not in ended.err
-    nothing_open(exchange)
+    wait_until(lambda: has_ended(watchdog), "the watchdog ends")
+    assert not exchange.open_orders()
 
 
 @pytest.mark.parametrize("phase", ["arming", "leaving"])
@@ -305,6 +306,13 @@ sys.stdin.readline()
         else:
             exchange.place(SYMBOL, 2)
             exchange.fault("hang", times=None)
-            leave(program, env, lambda child: exchange.wait_for_calls(1, PATIENCE))
+            watchdogs = []
+
+            def arrived(child: Child) -> None:
+                watchdogs.append(watchdog_pid(child.line()))
+                exchange.wait_for_calls(1, PATIENCE)
+
+            leave(program, env, arrived)
             exchange.clear_faults()
-            nothing_open(exchange)
+            wait_until(lambda: has_ended(watchdogs[0]), "the watchdog ends")
+            assert not exchange.open_orders()

@@ -53,7 +53,7 @@ def fork(child):
 
 def reap(pid):
     '''The exit status of a child; one that hangs is killed.'''
-    until = time.monotonic() + 10
+    until = time.monotonic() + 25  # more than a call may take
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -331,7 +331,8 @@ class Slow(importlib.abc.MetaPathFinder):
         return None
 sys.meta_path.insert(0, Slow())
 def call(symbol):
-    client = connect(on_event=lambda event: None)
+    patience = dict.fromkeys(("connect_timeout", "attempt_timeout"), 20)
+    client = connect(on_event=lambda event: None, **patience)
     assert ids(client, symbol) == 1
 thread = threading.Thread(target=call, args=["THREAD"])
 thread.start()

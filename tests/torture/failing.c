@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define OURS(name) __wrap_##name
@@ -35,6 +36,7 @@ static bool is_off;
 
 /* ---- What is still there ------------------------------------------------ */
 
+#define PATIENCE_MS 200 /* for a thread that nobody waits for */
 #define BLOCKS_MAX 262144
 #define BUCKETS 65536
 
@@ -53,6 +55,7 @@ struct block {
     struct block *next;
 };
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block blocks[BLOCKS_MAX];
 static struct block *buckets[BUCKETS];
 static struct block *unused;
@@ -67,14 +70,12 @@ bucket_of(const void *memory)
     return &buckets[((uintptr_t)memory >> 4) % BUCKETS];
 }
 
-static void *
-remember(void *memory, size_t size, struct asker asker)
+static void
+record(void *memory, size_t size, struct asker asker)
 {
     struct block **bucket = bucket_of(memory);
     struct block *block = unused;
 
-    if (memory == NULL || is_off)
-        return memory;
     if (block != NULL)
         unused = block->next;
     else if (used < BLOCKS_MAX)
@@ -84,27 +85,63 @@ remember(void *memory, size_t size, struct asker asker)
     *block = (struct block){memory, size, run, asker, *bucket};
     *bucket = block;
     alive++;
+}
+
+static void *
+remember(void *memory, size_t size, struct asker asker)
+{
+    if (memory != NULL && !is_off) {
+        pthread_mutex_lock(&lock);
+        record(memory, size, asker);
+        pthread_mutex_unlock(&lock);
+    }
     return memory;
 }
 
 static void
-forget(const void *memory)
+strike_off(const void *memory)
 {
     struct block **link = bucket_of(memory);
     struct block *block;
 
-    if (is_off)
-        return;
     while (*link != NULL && (*link)->memory != memory)
         link = &(*link)->next;
     block = *link;
-    if (memory == NULL || block == NULL)
+    if (block == NULL)
         return;
     alive--;
     *link = block->next;
     block->memory = NULL;
     block->next = unused;
     unused = block;
+}
+
+/* A block that has moved.  In one step: what it leaves may be another's at once. */
+static void *
+move(void *old, size_t size, struct asker asker)
+{
+    void *memory;
+
+    if (is_off)
+        return THEIRS(realloc)(old, size);
+    pthread_mutex_lock(&lock);
+    memory = THEIRS(realloc)(old, size);
+    if (memory != NULL) {
+        strike_off(old);
+        record(memory, size, asker);
+    }
+    pthread_mutex_unlock(&lock);
+    return memory;
+}
+
+static void
+forget(const void *memory)
+{
+    if (memory != NULL && !is_off) {
+        pthread_mutex_lock(&lock);
+        strike_off(memory);
+        pthread_mutex_unlock(&lock);
+    }
 }
 
 static void
@@ -123,12 +160,27 @@ name(const struct block *block)
         printf("  %zu bytes: %p\n", block->size, asker->address);
 }
 
+static int
+grown(void)
+{
+    int more;
+
+    pthread_mutex_lock(&lock);
+    more = alive - alive_before;
+    pthread_mutex_unlock(&lock);
+    return more;
+}
+
 int
 failing_grown(void)
 {
+    int waited;
+
     /* The errors that it keeps for its thread; else they change all the time. */
     OPENSSL_thread_stop();
-    return alive - alive_before;
+    for (waited = 0; grown() > 0 && waited < PATIENCE_MS; waited++)
+        usleep(1000);
+    return grown();
 }
 
 void
@@ -181,16 +233,19 @@ failing_count(enum origin origin)
 static bool
 is_refused(enum origin origin)
 {
-    bool refused = fails_all;
+    bool refused;
 
     if (is_off)
         return false;
+    pthread_mutex_lock(&lock);
+    refused = fails_all;
     counts[origin]++;
     if (origin == victim && until > 0 && --until == 0) {
         refused = true;
         fails_all = fails_on;
     }
     was_refused = was_refused || refused;
+    pthread_mutex_unlock(&lock);
     if (refused)
         errno = ENOMEM;
     return refused;
@@ -219,15 +274,9 @@ OURS(calloc)(size_t count, size_t size)
 void *
 OURS(realloc)(void *old, size_t size)
 {
-    void *memory;
-
     if (is_refused(FROM_ALL_BUT_TLS))
         return NULL;
-    memory = THEIRS(realloc)(old, size);
-    if (memory == NULL)
-        return NULL;
-    forget(old);
-    return remember(memory, size, CALLER);
+    return move(old, size, CALLER);
 }
 
 void
@@ -254,15 +303,9 @@ tls_malloc(size_t size, const char *file, int line)
 static void *
 tls_realloc(void *old, size_t size, const char *file, int line)
 {
-    void *memory;
-
     if (is_refused(FROM_TLS))
         return NULL;
-    memory = THEIRS(realloc)(old, size);
-    if (memory == NULL)
-        return NULL;
-    forget(old);
-    return remember(memory, size, (struct asker){NULL, file, line});
+    return move(old, size, (struct asker){NULL, file, line});
 }
 
 static void

@@ -14,8 +14,9 @@
 
 enum origin { FROM_ALL_BUT_TLS, FROM_TLS, ORIGINS };
 
-/* Take over; false: somebody was faster.  Before any of the libraries is used,
- * and for a process of one thread: its children are left alone. */
+/* Take over; false: somebody was faster.  Before any of the libraries is used.
+ * Allocations of all threads count: libcurl starts one for a name where it has
+ * no memory to read an address.  Children are left alone. */
 bool failing_init(void);
 
 /* Allocation `number` (from 1) of `origin` fails and, if `all`, each one of
@@ -29,7 +30,8 @@ bool failing_end(void);
 int failing_count(enum origin origin);
 
 /* How many more blocks are there than at failing_begin.  What OpenSSL keeps for
- * this thread is given back before. */
+ * this thread is given back before, and a thread that nobody waits for any more
+ * gets the time to end. */
 int failing_grown(void);
 
 /* Print those that were not there at failing_begin, by who asked for them. */

@@ -311,7 +311,7 @@ assert status == 0, status
 
 
 IMPORTED = ["espresso._watch", "espresso._types", "espresso._aio"]
-IMPORTED += ["logging", "dataclasses"]  # by ours
+IMPORTED += ["espresso._log_file", "logging", "dataclasses"]  # by ours
 
 
 @pytest.mark.parametrize("module", IMPORTED)

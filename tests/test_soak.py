@@ -98,11 +98,11 @@ def test_what_is_left_open_is_seen() -> None:
 
 
 def test_what_gets_slow_is_seen() -> None:
-    slow = made(p99={"Client": [1e-4, 1e-4], "AsyncClient": [1e-4, 2.1e-4]})
-    assert not_held(slow) == ["p99 of AsyncClient"]
-    line = list(slow.times())[1]
-    assert line.value == pytest.approx(2.1) and line.most == SLOWDOWN
-    assert replace(line, value=SLOWDOWN).is_held
+    slow = made(p99={"Client": [1e-4, 2.1e-4], "AsyncClient": [1e-4, 2.1e-4]})
+    assert not_held(slow) == ["p99 of Client"]
+    line = next(slow.times())
+    assert line.value == pytest.approx(2.1) and line.most == SLOWDOWN["Client"]
+    assert replace(line, value=SLOWDOWN["Client"]).is_held
 
 
 def test_a_quantile_is_within_two_per_cent() -> None:

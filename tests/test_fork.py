@@ -321,19 +321,26 @@ def test_fork_while_another_thread_imports(
     """A lock of Python guards the import; its holder is not in the child."""
     face = FACES["asyncio.run"] if "_aio" in module else ""
     program = f"""{FORK}{face}
-import importlib.abc
+from importlib.machinery import PathFinder
 reached = threading.Event()
-class Slow(importlib.abc.MetaPathFinder):
+class Slow:
     def find_spec(self, name, path, target=None):
-        if name == "{module}":
-            reached.set()
-            time.sleep(0.5)
-        return None
+        spec = PathFinder.find_spec(name, path) if name == "{module}" else None
+        if spec is not None:
+            self.load = spec.loader.exec_module
+            spec.loader.exec_module = self.exec_module
+        return spec
+    def exec_module(self, module):
+        reached.set()
+        time.sleep(0.5)
+        self.load(module)
 sys.meta_path.insert(0, Slow())
 def call(symbol):
+    events = []
     patience = dict.fromkeys(("connect_timeout", "attempt_timeout"), 20)
-    client = connect(on_event=lambda event: None, **patience)
+    client = connect(on_event=events.append, **patience)
     assert ids(client, symbol) == 1
+    assert [event.symbol for event in events] == [symbol]
 thread = threading.Thread(target=call, args=["THREAD"])
 thread.start()
 assert reached.wait(10)

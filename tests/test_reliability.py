@@ -94,3 +94,19 @@ def test_numbers_are_added_up() -> None:
     reached = reliability.total(r"^ok ([\d,]+)", "runs")
     assert reached("ok 1,900\nok 200\n") == "2,100 runs"
     assert reached("") == ""
+
+
+def test_a_row_is_made_anew_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{reliability.BEGIN}\n{reliability.END}\nafter\n")
+    monkeypatch.setattr(reliability, "DOCUMENT", page)
+    first, second = reliability.FIGURES[:2]
+    for figure, reached in ((second, "2"), (first, "1"), (second, "3")):
+        reading = reliability.Reading(figure, reached, True, 1.0)
+        reliability.document([reading])
+    rows = re.findall(r"^\| (.*?) \| .* \| (\d) \| held \|$", page.read_text(), re.M)
+    assert rows == [(first.what, "1"), (second.what, "3")]
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("after\n")

@@ -107,7 +107,7 @@ def chaos() -> tuple[tuple[str, ...], ...]:
 
 
 PASSED = total(r"^\[  PASSED  \] (\d+) test", "tests in C")
-PYTEST = said(r"^(\d+ passed.*?) in ")
+PYTEST = said(r"^=* ?(\d+ passed.*?) in ")
 
 FIGURES = (
     Figure(

@@ -14,6 +14,7 @@ import ssl
 import struct
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +124,17 @@ def answering(*answers: bytes) -> Script:
             wire.answer(answers[-1])
 
     return script
+
+
+def old_tls_context() -> ssl.SSLContext:
+    """Of a server that can do nothing newer than TLS 1.1; it has no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
 
 
 class RawServer:

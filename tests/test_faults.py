@@ -23,7 +23,17 @@ import espresso
 from espresso.sandbox import Exchange
 from tests import children
 from tests.obstacles import Gate
-from tests.rawserver import DONE, IDS, KEY, SYMBOL, RawServer, Wire, answering, http
+from tests.rawserver import (
+    DONE,
+    IDS,
+    KEY,
+    SYMBOL,
+    RawServer,
+    Wire,
+    answering,
+    http,
+    old_tls_context,
+)
 
 RESULT = {"symbol": SYMBOL, "order_ids": IDS}
 LOST_REPLY = {**RESULT, "lost_reply": True}
@@ -102,12 +112,7 @@ def test_attempt_timeout_bounds_each_attempt(exchange: Exchange) -> None:
 
 def test_old_tls() -> None:
     """A server that can do nothing newer than TLS 1.1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-    context.set_ciphers("ALL:@SECLEVEL=0")
+    context = old_tls_context()
     with (
         RawServer(answering(ANSWER)) as trusted,
         RawServer(answering(ANSWER), context=context) as server,

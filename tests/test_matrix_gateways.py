@@ -11,7 +11,7 @@ import pytest
 from espresso.sandbox import Exchange
 from tests.matrix import servers
 from tests.matrix.gateways import FACES_OF, ROWS
-from tests.matrix.runner import Found, rows_running
+from tests.matrix.runner import Found, rows_of_tests
 
 LACKING = servers.why_not()
 pytestmark = pytest.mark.slow
@@ -22,15 +22,7 @@ AT_ONCE = 10
 
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest) -> Iterator[Found]:
-    chosen = [
-        (str(item.callspec.params["row"]), str(item.callspec.params["face"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and "found" in item.fixturenames
-    ]
-    with rows_running(ROWS, chosen, AT_ONCE) as begun:
-        yield begun
+    yield from rows_of_tests(request, ROWS, AT_ONCE)
 
 
 @needs_servers

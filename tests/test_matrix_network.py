@@ -11,7 +11,7 @@ import pytest
 
 from tests import link as links
 from tests.matrix.network import FACES, ROWS
-from tests.matrix.runner import Found, rows_running
+from tests.matrix.runner import Found, rows_of_tests
 
 LACKING = links.why_not()
 pytestmark = pytest.mark.slow
@@ -21,15 +21,7 @@ AT_ONCE = 9
 
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest) -> Iterator[Found]:
-    chosen = [
-        (str(item.callspec.params["row"]), str(item.callspec.params["face"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and "found" in item.fixturenames
-    ]
-    with rows_running(ROWS, chosen, AT_ONCE) as begun:
-        yield begun
+    yield from rows_of_tests(request, ROWS, AT_ONCE)
 
 
 @needs_namespaces

@@ -254,19 +254,27 @@ assert [ref() for ref in made] == [None]
 # --- cycles ----------------------------------------------------------------------
 
 
+class Bot:
+    """It holds its client, whose on_event holds it."""
+
+    def __init__(self, exchange: Exchange, kind: type[Any] = espresso.Client) -> None:
+        where = {"base_url": exchange.url, "ca_file": exchange.ca_file}
+        self.client = kind(exchange.key, on_event=self.hear, **where)
+        self.heard = 0
+
+    def hear(self, event: object) -> None:
+        self.heard += 1
+
+
+def watched_cycle(bot: Bot) -> list[weakref.ref[Any]]:
+    return [weakref.ref(bot), weakref.ref(bot.client)]
+
+
 def test_a_cycle_through_on_event_is_collected(exchange: Exchange) -> None:
-    class Bot:
-        def __init__(self) -> None:
-            self.client = make(exchange, on_event=self.hear)
-            self.heard = 0
-
-        def hear(self, event: object) -> None:
-            self.heard += 1
-
-    bot = Bot()
+    bot = Bot(exchange)
     bot.client.cancel_all(SYMBOL, missing_ok=True)
     assert bot.heard == 1
-    gone: list[weakref.ref[Any]] = [weakref.ref(bot), weakref.ref(bot.client)]
+    gone = watched_cycle(bot)
     del bot
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
@@ -275,27 +283,14 @@ def test_a_cycle_through_on_event_is_collected(exchange: Exchange) -> None:
 def test_a_cycle_through_on_event_of_a_loop_is_collected(exchange: Exchange) -> None:
     """Its driver was held by the loop; calls of one symbol and of a list."""
 
-    class Bot:
-        def __init__(self) -> None:
-            self.client = espresso.AsyncClient(
-                exchange.key,
-                base_url=exchange.url,
-                ca_file=exchange.ca_file,
-                on_event=self.hear,
-            )
-            self.heard = 0
+    async def press(client: espresso.AsyncClient) -> None:
+        await client.cancel_all(SYMBOL, missing_ok=True)
+        await client.cancel_all([SYMBOL, "NIGHTUSDM"], missing_ok=True)
 
-        def hear(self, event: object) -> None:
-            self.heard += 1
-
-        async def press(self) -> None:
-            await self.client.cancel_all(SYMBOL, missing_ok=True)
-            await self.client.cancel_all([SYMBOL, "NIGHTUSDM"], missing_ok=True)
-
-    bot = Bot()
-    asyncio.run(bot.press())
+    bot = Bot(exchange, espresso.AsyncClient)
+    asyncio.run(press(bot.client))
     assert bot.heard == 3
-    gone: list[weakref.ref[Any]] = [weakref.ref(bot), weakref.ref(bot.client)]
+    gone = watched_cycle(bot)
     del bot
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
@@ -304,22 +299,10 @@ def test_a_cycle_through_on_event_of_a_loop_is_collected(exchange: Exchange) -> 
 def test_a_cycle_through_on_event_in_a_loop_that_runs(exchange: Exchange) -> None:
     """The client is dropped while the loop goes on, its connection still watched."""
 
-    class Bot:
-        def __init__(self) -> None:
-            self.client = espresso.AsyncClient(
-                exchange.key,
-                base_url=exchange.url,
-                ca_file=exchange.ca_file,
-                on_event=self.hear,
-            )
-
-        def hear(self, event: object) -> None:
-            pass
-
     async def main() -> list[object]:
-        bot = Bot()
+        bot = Bot(exchange, espresso.AsyncClient)
         await bot.client.cancel_all(SYMBOL, missing_ok=True)
-        gone: list[weakref.ref[Any]] = [weakref.ref(bot), weakref.ref(bot.client)]
+        gone = watched_cycle(bot)
         del bot
         for _ in range(100):
             await asyncio.sleep(0.02)
@@ -334,22 +317,18 @@ def test_a_cycle_through_on_event_in_a_loop_that_runs(exchange: Exchange) -> Non
 def test_a_cycle_through_the_on_event_of_a_guards_client(exchange: Exchange) -> None:
     """One that was left, and one that was never entered."""
 
-    class Bot:
+    class Guarded(Bot):
         def __init__(self) -> None:
-            self.client = make(exchange, on_event=self.hear)
+            super().__init__(exchange)
             self.guard = self.client.guard(SYMBOL, watchdog=False)
-            self.heard = 0
 
-        def hear(self, event: object) -> None:
-            self.heard += 1
-
-    left, never = Bot(), Bot()
+    left, never = Guarded(), Guarded()
     with left.guard:
         pass
     assert left.heard
     gone: list[weakref.ref[Any]] = []
     for bot in (left, never):
-        gone += [weakref.ref(bot), weakref.ref(bot.client), weakref.ref(bot.guard)]
+        gone += [*watched_cycle(bot), weakref.ref(bot.guard)]
     del left, never, bot
     gc.collect()
     assert [ref() for ref in gone] == [None] * 6

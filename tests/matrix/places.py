@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import tempfile
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from tests.connectproxy import ConnectProxy
 from tests.matrix import stubs, wires
 from tests.matrix.wires import ANSWER
 from tests.obstacles import Gate
-from tests.rawserver import KEY, RawServer, Script, answering
+from tests.rawserver import KEY, RawServer, Script, answering, old_tls_context
 
 NAME = "exchange.test"  # of nobody: only a stub or a proxy leads there
 ALL = 1 << 30
@@ -112,12 +110,7 @@ def certificate(fault: str) -> Make:
 
 def old_tls(stack: ExitStack, recovers: bool) -> Place:
     """A server that can do nothing newer than TLS 1.1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-    context.set_ciphers("ALL:@SECLEVEL=0")
+    context = old_tls_context()
     running = stack.enter_context(RawServer(answering(ANSWER), context=context))
     running.authority.issue_cert("127.0.0.1").configure_cert(context)
     return _of(running)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
+
 from tests.matrix.faults import FAULTS
 from tests.matrix.trial import Trial, faults_of
 
@@ -55,6 +57,21 @@ def rows_running(
     """The same, by row and face, each of which is chosen once."""
     with many_running(rows, chosen, at_once) as begun:
         yield dict(zip(chosen, begun, strict=True))
+
+
+def rows_of_tests(
+    request: pytest.FixtureRequest, rows: Mapping[str, Row], at_once: int
+) -> Iterator[Found]:
+    """The body of a module's fixture `found`: what the chosen tests of it ask for."""
+    chosen = [
+        (str(item.callspec.params["row"]), str(item.callspec.params["face"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function)
+        and item.module is request.module
+        and "found" in item.fixturenames
+    ]
+    with rows_running(rows, chosen, at_once) as begun:
+        yield begun
 
 
 def _try(trial: Trial) -> list[str]:

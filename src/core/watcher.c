@@ -326,8 +326,9 @@ close_ended(struct esp_watcher *watcher)
 {
     struct esp_change change;
 
-    while (!is_inherited(watcher) &&
-           esp_watcher_next_change(watcher, &change)) {
+    if (is_inherited(watcher))
+        return;
+    while (esp_watcher_next_change(watcher, &change)) {
         if (change.close)
             close(change.fd);
     }

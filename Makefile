@@ -21,6 +21,7 @@ PARTS  ?=
 CHECK  ?=
 ONLY   ?=
 INTERPRETERS ?= 1000
+STRIDE ?= 10
 
 export PYTHON
 export ESPRESSO_WERROR ?= 1
@@ -32,6 +33,8 @@ READY  := .venv/.ready
 BUILT  := build/.built
 FREE   := build/venv3.13t/bin
 PYTEST := $(BIN)/python -m pytest
+# The output of each goal in one piece, all of them also where one fails.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs=2 --output-sync --keep-going
 
 # ---- what the extension is made of ------------------------------------------
 SOURCES := setup.py pyproject.toml scripts/exports.map \
@@ -105,7 +108,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c torture test-torture test-torture-python test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -113,12 +116,13 @@ help: ## show this list
 demo: build ## start a practice exchange, cancel its orders, show every error
 	@$(BIN)/python examples/demo.py
 
-# The guard's tests mostly wait, so they do it side by side.
-test: build test-c build/torture/torture fuzz-replay ## run the C tests, then pytest
+# What mostly waits runs side by side; what is marked `alone`, by itself.
+test: build test-c torture fuzz-replay ## run the C tests, then pytest
 	@scripts/bootstrap servers
-	@build/torture/torture short
 	@$(PYTEST) --quiet --numprocesses 6 --dist loadfile tests/test_guard*.py
-	@$(PYTEST) --ignore-glob='tests/test_guard*.py'
+	@$(PYTEST) -m "alone and not long"
+	@$(PYTEST) --numprocesses 3 --dist loadfile -m "not alone and not long" \
+	    --ignore-glob='tests/test_guard*.py'
 
 test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 	@$(PYTHON) scripts/c_tests.py $^
@@ -126,17 +130,26 @@ test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 # Its shadow memory wants a known layout of the process, hence setarch. Not with the
 # tests that put an allocator of their own in place of malloc.
 test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
-	@for program in $^; do setarch -R $$program 2>&1 || exit 1; done
+	@$(SIDE_BY_SIDE) $(TSAN_PROGRAMS:=.run)
 
-# A short form is a part of `test`.
-test-torture: build build/torture/torture ## let every allocation fail, one at a time (long)
-	@build/torture/torture all
-	@TORTURE_STRIDE=1 $(PYTEST) tests/test_torture.py
+%.run: %
+	@setarch -R $< 2>&1
+
+# Story by story; most of them wait now and then.
+torture: build/torture/torture ## let allocations of the core fail: every one, of OpenSSL's the STRIDE-th
+	@$< stories | xargs -d '\n' -n 1 -P 4 $< $(STRIDE)
+
+# With those of Python itself, and all of OpenSSL's.
+test-torture: STRIDE = 1
+test-torture: torture test-torture-python ## let every allocation fail, one at a time (long)
+
+test-torture-python: build
+	@TORTURE_STRIDE=1 $(PYTEST) --numprocesses 3 tests/test_torture.py
 
 # Leaks, too. test_memory and the preloaded parts of pytest have a malloc of their own.
 test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)
-	@for program in $(ASAN_PROGRAMS); do $$program 2>&1 || exit 1; done
-	@build/asan/torture short
+	@$(SIDE_BY_SIDE) $(ASAN_PROGRAMS:=.run)
+	@build/asan/torture stories | xargs -d '\n' -n 1 -P 4 build/asan/torture 200
 	@scripts/asan -m "not slow and not long and not chaos" $(TESTS)
 
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
@@ -172,8 +185,9 @@ test-freethreaded: build ## run pytest on a CPython without a GIL (TESTS=tests/t
 chaos: build ## let the chaos judge watch CALLS calls (CALLS=20000 SEED=1 FACE=espresso)
 	@$(BIN)/python -m tests.chaos --calls $(CALLS) --seed $(SEED) --client $(FACE)
 
-reliability: build ## measure what docs/reliability.md promises (FIGURES="soak guard" WRITE=1)
-	@$(BIN)/python -m scripts.reliability $(if $(WRITE),--write) $(FIGURES)
+reliability: build ## measure what docs/reliability.md promises (FIGURES="soak guard" WRITE=1 RELEASE=1)
+	@$(BIN)/python -m scripts.reliability $(if $(RELEASE),--release) \
+	    $(if $(WRITE),--write) $(FIGURES)
 
 # Each for its share of the time, or of RUNS; as many at once as there are cores.
 fuzz: build fuzz-tools $(FUZZERS) build/fuzz/gcc/dump ## fuzz the core (SECONDS=60 or RUNS=5000000; TARGET=reply)

@@ -26,6 +26,8 @@ from tests.children import PRELUDE, Child, environment, run
 from tests.obstacles import HUNG_NAME, HungNames
 from tests.rawserver import RawServer, Wire, http
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 T = TypeVar("T")
 Loop = Callable[[], asyncio.AbstractEventLoop]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import psutil
 import pytest
 
 import espresso
@@ -775,12 +776,7 @@ def test_the_key_is_in_no_argument_and_in_no_list_of_processes(
         stderr=subprocess.DEVNULL,
     ) as process:
         exchange.wait_for_calls(1)
-        listed = subprocess.run(
-            ["ps", "-ww", "-o", "args=", "-p", str(process.pid)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        listed = " ".join(psutil.Process(process.pid).cmdline())
         assert str(key_file) in listed
         assert exchange.key not in listed
     assert process.returncode == 0

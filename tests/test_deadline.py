@@ -20,6 +20,8 @@ from tests.children import PRELUDE, Child, environment, run
 from tests.obstacles import HUNG_NAME, Gate, HungNames, running
 from tests.rawserver import RawServer, Script, Wire
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 TIMEOUT = 0.7  # seconds
 OVERRUN = 0.5  # seconds, allowed here; promised are 0.05, and 0.2 with 64 threads

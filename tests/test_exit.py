@@ -17,6 +17,8 @@ from espresso.sandbox import Exchange
 from tests.children import PATIENCE, PRELUDE, Child, Ended, environment, run
 from tests.obstacles import Gate
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 BOUND = 1.0  # seconds from the end of the main thread to the end of the process
 

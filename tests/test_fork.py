@@ -24,6 +24,8 @@ from tests.children import (
     run,
 )
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 
 FORK = (

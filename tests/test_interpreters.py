@@ -17,6 +17,8 @@ import pytest
 from espresso.sandbox import Exchange
 from tests.children import PATIENCE, PRELUDE, ROOT, Child, environment, run
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = int(os.environ.get("INTERPRETER_ROUNDS", "50"))
 ALLOWED_GROWTH = 1024  # KiB: what 40 leaked module states and clients would exceed
 SLOWEST = 1.0  # seconds a round

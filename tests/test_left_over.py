@@ -27,6 +27,8 @@ from tests.guarded import ARMED, SYMBOL, has_ended, wait_until, watchdog_pid
 from tests.obstacles import Gate
 from tests.test_exit import PHASES, THREADS, faults
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 4
 BOUND = 10.0
 """Seconds to the end of the process; 1 is promised, who hangs takes 20 and more."""

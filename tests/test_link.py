@@ -19,7 +19,10 @@ from tests.conftest import cleaned
 from tests.link import BLACK_HOLE, NAMESPACES, PREFIX, Link, url_of
 
 LACKING = links.why_not()
-pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"no link: {LACKING}")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(bool(LACKING), reason=f"no link: {LACKING}"),
+]
 
 DELAY = 0.04  # seconds one way: a round trip as from Europe to America
 

@@ -20,6 +20,8 @@ from tests.children import PRELUDE, Child, environment
 from tests.faces import press
 from tests.rawserver import RawServer, Wire, http
 
+pytestmark = pytest.mark.alone
+
 KINDS = [espresso.Client, espresso.AsyncClient]
 NAMES = [f"S{n}" for n in range(40)]
 WINDOW = 2.0  # seconds in which 10 requests may start

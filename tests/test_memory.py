@@ -17,6 +17,8 @@ from espresso import _core
 from espresso.sandbox import Exchange
 from tests.children import PRELUDE, environment, run
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 
 # Without a GIL, 3.13 makes every class immortal once a second thread has run.

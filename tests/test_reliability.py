@@ -43,11 +43,14 @@ def test_a_proof_that_is_not_there_is_found() -> None:
     ]
 
 
-def test_the_document_has_every_figure_and_none_is_missed() -> None:
-    table = DOCUMENT.partition(reliability.BEGIN)[2].partition(reliability.END)[0]
+@pytest.mark.parametrize("column", [reliability.LANDING, reliability.RELEASE])
+def test_the_document_has_every_figure_and_none_is_missed(
+    column: reliability.Column,
+) -> None:
+    table = DOCUMENT.partition(column.begin)[2].partition(column.end)[0]
     rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
     stated = {what: (bar, reached, verdict) for what, bar, reached, verdict in rows}
-    for figure in reliability.FIGURES:
+    for figure in column.figures:
         bar, reached, verdict = stated[figure.what]
         assert bar == figure.bar
         assert reached
@@ -76,16 +79,14 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_figure_is_held(program: str, reached: str, is_held: bool) -> None:
     """By a command that ends well and says how much it did."""
-    reading = reliability.measure(figure(program, r"^(\d of \d rows)"))
+    reading = reliability.measure(figure(program, r"^(\d of \d rows)"), 30)
     assert (reading.reached, reading.is_held) == (reached, is_held)
     assert (reliability.LOGS / "name.log").read_text()
 
 
-def test_what_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reliability, "LIMIT", 0.5)
-    reading = reliability.measure(
-        figure("print(1, flush=True); import time; time.sleep(60)", r"^(1)")
-    )
+def test_what_hangs_is_ended() -> None:
+    program = "print(1, flush=True); import time; time.sleep(60)"
+    reading = reliability.measure(figure(program, r"^(1)"), 0.5)
     assert not reading.is_held
     assert reading.seconds < 30
 
@@ -99,13 +100,14 @@ def test_numbers_are_added_up() -> None:
 def test_a_row_is_made_anew_and_the_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    column = reliability.LANDING
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{reliability.BEGIN}\n{reliability.END}\nafter\n")
+    page.write_text(f"before\n{column.begin}\n{column.end}\nafter\n")
     monkeypatch.setattr(reliability, "DOCUMENT", page)
-    first, second = reliability.FIGURES[:2]
+    first, second = column.figures[:2]
     for figure, reached in ((second, "2"), (first, "1"), (second, "3")):
         reading = reliability.Reading(figure, reached, True, 1.0)
-        reliability.document([reading])
+        reliability.document([reading], column)
     rows = re.findall(r"^\| (.*?) \| .* \| (\d) \| held \|$", page.read_text(), re.M)
     assert rows == [(first.what, "1"), (second.what, "3")]
     assert page.read_text().startswith("before\n")

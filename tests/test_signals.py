@@ -24,6 +24,8 @@ from espresso.sandbox import Exchange
 from tests.children import PRELUDE, Child, environment, run
 from tests.obstacles import HUNG_NAME, Gate, HungNames
 
+pytestmark = pytest.mark.alone
+
 BOUND = 1.0  # seconds from the signal to KeyboardInterrupt
 SYMBOL = "ADAUSDM"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import queue
 import random
 import threading
@@ -20,7 +21,9 @@ from espresso.sandbox import Exchange
 from tests.children import PRELUDE, default_environment, environment, run
 from tests.obstacles import Gate, running
 
-THREADS = 64
+pytestmark = pytest.mark.alone
+
+THREADS = int(os.environ.get("TEST_THREADS", "64"))  # 256 for a release
 ROUNDS = 4
 IDLE_MAX = 64  # connections that a client keeps
 SYMBOL = "ADAUSDM"
@@ -121,8 +124,9 @@ def test_64_connections_are_kept_and_no_call_waits_for_one(exchange: Exchange) -
 
 def test_no_thread_starves(exchange: Exchange) -> None:
     """64 threads press as fast as they can: each of them gets its turns."""
-    pressed = [0] * THREADS
-    start, enough = threading.Barrier(THREADS, timeout=30), threading.Event()
+    threads = min(THREADS, IDLE_MAX)  # more would connect again and again
+    pressed = [0] * threads
+    start, enough = threading.Barrier(threads, timeout=30), threading.Event()
     with make(exchange, connect_timeout=19, attempt_timeout=19) as client:
 
         def caller(number: int) -> Callable[[], None]:
@@ -132,16 +136,16 @@ def test_no_thread_starves(exchange: Exchange) -> None:
                 while not enough.is_set():
                     client.cancel_all(SYMBOL, missing_ok=True)
                     pressed[number] += 1
-                    if sum(pressed) >= THREADS * 30:
+                    if sum(pressed) >= threads * 30:
                         enough.set()
 
             return call
 
-        with running(*map(caller, range(THREADS))):
+        with running(*map(caller, range(threads))):
             pass
     print(f"{min(pressed)} to {max(pressed)} calls a thread")
     assert min(pressed) >= 3  # a tenth of an equal share
-    assert len({call.connection for call in exchange.calls}) <= THREADS
+    assert len({call.connection for call in exchange.calls}) <= threads
 
 
 def test_keys_do_not_mix(exchange: Exchange) -> None:

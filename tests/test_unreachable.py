@@ -18,6 +18,8 @@ import pytest
 import espresso
 from espresso.sandbox import Exchange
 
+pytestmark = pytest.mark.alone
+
 KEY = "sandbox-unreachable"
 PRESSES = 40
 

@@ -108,7 +108,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c torture test-torture test-torture-python test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -141,10 +141,8 @@ torture: build/torture/torture ## let allocations of the core fail: every one, o
 
 # With those of Python itself, and all of OpenSSL's.
 test-torture: STRIDE = 1
-test-torture: torture test-torture-python ## let every allocation fail, one at a time (long)
-
-test-torture-python: build
-	@TORTURE_STRIDE=1 $(PYTEST) --numprocesses 3 tests/test_torture.py
+test-torture: build torture ## let every allocation fail, one at a time (long)
+	@TORTURE_STRIDE=1 $(PYTEST) --numprocesses 2 tests/test_torture.py
 
 # Leaks, too. test_memory and the preloaded parts of pytest have a malloc of their own.
 test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)

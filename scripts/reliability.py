@@ -32,6 +32,7 @@ CHAOS_SEEDS = (1, 2, 3)
 CHAOS_FACES = ("espresso", "espresso-list", "espresso-async", "espresso-async-list")
 CHAOS_CALLS = 1700  # a run: over 20,000 in all
 CHAOS_CALLS_LONG = 16_700  # over 200,000
+TORTURE_TESTS = ("-m", "pytest", "-q", "-n", "2", "tests/test_torture.py")
 THREAD_TESTS = ("-m", "pytest", "-q", "tests/test_threads.py")
 CALLS_OF_ALL_FACES = " ".join(
     f"tests/test_{name}.py" for name in ("cancel_all", "lists", "async", "replies")
@@ -243,7 +244,7 @@ RELEASE = Column(
             "torture-python",
             "torture: every allocation of a Python-level call",
             "no crash, no hang, no claim that is not true",
-            (make("test-torture-python"),),
+            (("env", "TORTURE_STRIDE=1", *python(*TORTURE_TESTS)),),
             PYTEST,
         ),
         Figure(

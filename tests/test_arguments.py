@@ -62,10 +62,16 @@ def no_leak(error: BaseException, *secrets: str) -> None:
 
 # --- the symbol ------------------------------------------------------------------
 
+
+def short(value: object) -> str:
+    """An id that is the same in each process: without an address."""
+    return repr(value)[:20]
+
+
 WRONG_TYPES = [None, b"ADAUSDM", bytearray(b"ADAUSDM"), 1, 1.5, True, object()]
 
 
-@pytest.mark.parametrize("symbol", WRONG_TYPES, ids=repr)
+@pytest.mark.parametrize("symbol", WRONG_TYPES, ids=short)
 def test_a_symbol_is_a_str(call: Call, symbol: object) -> None:
     with pytest.raises(TypeError, match="symbol"):
         call(symbol)
@@ -214,7 +220,7 @@ def test_a_bad_key_in_the_environment(
     no_leak(caught.value, KEY, KEY[:8], KEY[8:])
 
 
-@pytest.mark.parametrize("key", [KEY.encode(), 5, 1.5, [KEY], object()], ids=repr)
+@pytest.mark.parametrize("key", [KEY.encode(), 5, 1.5, [KEY], object()], ids=short)
 def test_a_key_is_a_str(untouched: Exchange, key: Any) -> None:
     with pytest.raises(TypeError, match="api_key") as client_error:
         espresso.Client(key, base_url=untouched.url)
@@ -411,10 +417,6 @@ def test_base_urls_that_may_be(url: str, seen: str) -> None:
 BAD_SECONDS = [0, 0.0, -0.0, -1, -1e-9, math.nan, math.inf, -math.inf, 1e300, 86401]
 BAD_SECONDS += [10**400, -(10**400)]
 NOT_SECONDS = [True, False, "3", b"3", [3], {3}, 3j, object(), (3, 10), (3,), ()]
-
-
-def short(value: object) -> str:
-    return repr(value)[:20]
 
 
 @pytest.mark.parametrize("value", BAD_SECONDS, ids=short)

@@ -29,6 +29,8 @@ from tests.chaos.records import (
 )
 from tests.chaos.run import Plan, Run, report, run
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "C1-000007"
 IDS = ("a", "b")
 CALLS = 20_000

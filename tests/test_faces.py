@@ -19,6 +19,8 @@ from espresso.sandbox import Exchange
 from tests.faces import FACES, Face
 from tests.rawserver import DONE, RawServer, Wire, http
 
+pytestmark = pytest.mark.alone
+
 SYMBOL = "ADAUSDM"
 OVERRUN = 0.5  # seconds, on a busy machine; promised are 0.05
 

@@ -35,6 +35,8 @@ from tests.rawserver import (
     old_tls_context,
 )
 
+pytestmark = pytest.mark.alone
+
 RESULT = {"symbol": SYMBOL, "order_ids": IDS}
 LOST_REPLY = {**RESULT, "lost_reply": True}
 ANSWER = http(DONE)

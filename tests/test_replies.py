@@ -978,7 +978,9 @@ def test_no_retry_after_on_a_plain_429() -> None:
     assert error.code is None
 
 
-@pytest.mark.parametrize("value", ["9" * 20, "9" * 400, in_seconds(10**9)])
+@pytest.mark.parametrize(
+    "value", ["9" * 20, "9" * 400, in_seconds(10**9)], ids=["20", "400", "a date"]
+)
 def test_retry_after_beyond_all_measure(value: str) -> None:
     error = refused(answering(limited(f"Retry-After: {value}")), max_retries=2)
     assert isinstance(error, espresso.RateLimitError)
@@ -986,7 +988,7 @@ def test_retry_after_beyond_all_measure(value: str) -> None:
     assert error.attempts == 1
 
 
-@pytest.mark.parametrize("value", ["0", in_seconds(-100)])
+@pytest.mark.parametrize("value", ["0", in_seconds(-100)], ids=["0", "a date"])
 def test_retry_after_that_is_over(value: str) -> None:
     scripts = answering(limited(f"Retry-After: {value}"), http(DONE))
     with RawServer(scripts, tls=False) as server:

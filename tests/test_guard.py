@@ -40,7 +40,7 @@ def nothing_is_left() -> Iterator[None]:
     yield
     for one in list(_guard_life.started):
         one.stop(cancel=False)
-    assert psutil.Process().children() == []
+    wait_until(lambda: psutil.Process().children() == [], "no process is left")
     wait_until(
         lambda: not [t for t in threading.enumerate() if "guard" in t.name],
         "no thread is left",

@@ -25,7 +25,7 @@ from typing import Any
 
 import espresso
 
-from .server import BY_NAME, POISON, WANTED
+from .server import BY_NAME, LATE, POISON, WANTED
 
 KEY = "sandbox-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 LAP = 500
@@ -192,7 +192,7 @@ class Blocking(Face):
         self._call(f"{WANTED.decode()}{fault}", 1, False)
 
     def settle(self) -> None:
-        self._call("C0", 0, True)
+        self.client.cancel_all(LATE.decode())
 
     def close(self) -> None:
         self.client.close()
@@ -233,8 +233,8 @@ class Looped(Face):
         self._runner.run(self._settle())
 
     async def _settle(self) -> None:
-        calls = (self._call(f"C{number}", number, True) for number in range(TASKS))
-        await asyncio.gather(*calls)
+        symbols = (f"{LATE.decode()}{number}" for number in range(TASKS))
+        await asyncio.gather(*map(self.client.cancel_all, symbols))
 
     def close(self) -> None:
         self._runner.run(self.client.aclose())

@@ -19,13 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-FAULTY, WANTED = b"F", b"W-"
-"""How the name of a symbol begins that may meet a fault; that meets the one named."""
+FAULTY, WANTED, LATE = b"F", b"W-", b"L"
+"""How the name of a symbol begins that may meet a fault; that meets the one named;
+that is answered late, so that calls are under way together."""
 SHARE = 0.01
 """Of those requests, how many meet one."""
 POISON = "POISON"
 """An order id that no answer to a request has."""
 
+LATENESS = 0.2  # seconds
 HANG = 0.4  # seconds: longer than a first attempt lasts
 PIECES = 3
 LARGE = 1_200_000  # bytes: more than a client takes
@@ -157,6 +159,12 @@ def hang(wire: Wire, symbol: bytes) -> bool:
     return False
 
 
+def late(wire: Wire, symbol: bytes) -> bool:
+    time.sleep(LATENESS)
+    wire.sendall(done(symbol))
+    return True
+
+
 RARE: tuple[Fault, ...] = (hang, large)
 """These take long: drawn once where each other is drawn four times."""
 FAULTS: tuple[Fault, ...] = (
@@ -220,6 +228,8 @@ class Server:
     def _draw(self, symbol: bytes) -> Fault | None:
         if symbol.startswith(WANTED):
             return BY_NAME[symbol.removeprefix(WANTED).decode()]
+        if symbol.startswith(LATE):
+            return late
         with self._lock:
             self.requests += 1
             if not symbol.startswith(FAULTY) or self._dice.random() >= SHARE:

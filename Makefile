@@ -148,7 +148,7 @@ test-torture: build torture ## let every allocation fail, one at a time (long)
 test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)
 	@$(SIDE_BY_SIDE) $(ASAN_PROGRAMS:=.run)
 	@build/asan/torture stories | xargs -d '\n' -n 1 -P 4 build/asan/torture 200
-	@scripts/asan -m "not slow and not long and not chaos" $(TESTS)
+	@scripts/asan --numprocesses 2 --dist loadfile -m "not long and not chaos" $(TESTS)
 
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)

@@ -107,6 +107,7 @@ with espresso"""
 
 
 @linux
+@pytest.mark.preload
 def test_its_environment_is_built(
     client: espresso.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

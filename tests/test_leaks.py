@@ -52,6 +52,7 @@ def test_how_often_the_fixture_was_made():
 """
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_what_leaks_is_named(tmp_path: Path, clean_env: dict[str, str]) -> None:
     toy = tmp_path / "test_toy.py"

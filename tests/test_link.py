@@ -125,6 +125,7 @@ def test_every_time_has_its_bound(round_trips: dict[str, float]) -> None:
     assert list(round_trips) == list(BOUNDS)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("name", BOUNDS)
 def test_round_trips(name: str, round_trips: dict[str, float]) -> None:
     print(f"{name}: {round_trips[name]:.3f} round trips")

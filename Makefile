@@ -157,9 +157,10 @@ test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors
 	    $(PYTEST) -o faulthandler_timeout=0 -m "not slow and not long and not chaos" $(TESTS)
 
 # The waits of 15 s and the like; each way to die 100 times, an outage of 20 s.
-test-guard-long: build ## run the guard's tests with all their repeats (an hour)
+test-guard-long: build ## run the guard's tests with all their repeats (long)
 	@GUARD_REPEATS=100 GUARD_OUTAGE=20 GUARD_EXAMPLES=2000 GUARD_ROUNDS=200 \
-	    $(PYTEST) -m "long or not long" tests/test_guard*.py
+	    $(PYTEST) --numprocesses 6 --dist worksteal -m "long or not long" \
+	    tests/test_guard*.py
 
 # Malloc tells of one arena only. What is asked of a test is that it does not grow.
 test-leaks: build ## run each test until memory is flat (TESTS=tests/test_errors.py)

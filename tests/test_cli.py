@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -206,6 +207,27 @@ FAILURES: list[tuple[Callable[[Exchange], None], int, str, str]] = [
     (reply_with(4000), 3, "BadRequestError", "see the message above"),
     (fault("expired_certificate"), 3, "CertificateError", "espresso doctor"),
 ]
+
+
+def eight_descriptors() -> None:
+    """Three streams; two of libcurl, one of ours, the connection, the roots."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+
+
+BUTTON = [sys.executable, "-c", f"import espresso; espresso.cancel_all({SYMBOL!r})"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe takes one more")
+@pytest.mark.parametrize(
+    "command", [[SCRIPT, "cancel-all", SYMBOL], BUTTON], ids=["command", "button"]
+)
+def test_eight_descriptors_are_enough(
+    exchange: Exchange, env: Env, command: list[str]
+) -> None:
+    exchange.place(SYMBOL, 2)
+    done = espresso_command(env, command=command, preexec_fn=eight_descriptors)
+    assert done.returncode == 0, done.stderr
+    assert not exchange.open_orders()
 
 
 @pytest.mark.parametrize(

@@ -416,7 +416,7 @@ struct esp_pool {
     pthread_mutex_t lock; /* guards what follows */
     pid_t pid;
     atomic_uint forks; /* how often a fork has left this pool's calls behind */
-    int wake[2];       /* a pipe, readable for ever once closed or draining */
+    int wake[2];       /* readable for ever once closed or draining */
     struct esp_lane *idle; /* the warmest first */
     int idle_count;
     struct pool_entry *entries;

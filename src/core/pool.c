@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
 
 #define LEFT_POLL_NS 1000000L /* between two looks whether calls have left */
 
@@ -19,7 +22,8 @@ wake_close(struct esp_pool *pool)
 {
     if (pool->wake[0] >= 0) {
         close(pool->wake[0]);
-        close(pool->wake[1]);
+        if (pool->wake[1] != pool->wake[0])
+            close(pool->wake[1]);
     }
     pool->wake[0] = -1;
     pool->wake[1] = -1;
@@ -60,11 +64,14 @@ pool_check_pid_held(struct esp_pool *pool)
 
 /* ---- Waking and waiting ------------------------------------------------- */
 
+/* One descriptor where there are eventfds: a process may have few left, and
+ * the cancel must go out all the same. */
 static bool
-open_pipe(int ends[2])
+open_wake(int ends[2])
 {
 #ifdef __linux__
-    return pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0;
+    ends[0] = ends[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return ends[0] >= 0;
 #else
     int i;
 
@@ -78,24 +85,25 @@ open_pipe(int ends[2])
 #endif
 }
 
-/* Without a pipe, calls look every ESP_SLICE_MS whether they must end. */
+/* Without it, calls look every ESP_SLICE_MS whether they must end. */
 static void
 wake_open_held(struct esp_pool *pool)
 {
-    if (pool->wake[0] < 0 && !open_pipe(pool->wake)) {
+    if (pool->wake[0] < 0 && !open_wake(pool->wake)) {
         pool->wake[0] = -1;
         pool->wake[1] = -1;
     }
 }
 
-/* Wake every call of the pool, now and for ever: nobody reads the byte. */
+/* Wake every call of the pool, now and for ever: nobody reads it. */
 static void
 wake_write_held(struct esp_pool *pool)
 {
+    const uint64_t once = 1; /* what an eventfd takes */
     ssize_t written;
 
     if (pool->wake[1] >= 0) {
-        written = write(pool->wake[1], "", 1);
+        written = write(pool->wake[1], &once, sizeof once);
         (void)written; /* a full pipe wakes as well */
     }
 }

@@ -100,7 +100,7 @@ TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
 NOT_FREE := cli doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
-            processes readme reliability replies soak source torture
+            plugin processes readme reliability replies soak source torture
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"

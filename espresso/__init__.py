@@ -6,6 +6,8 @@
 
 The verb is ``cancel_all``; ``Client`` is where options live; what goes wrong
 is an ``EspressoError`` whose ``outcome`` says whether orders may be gone.
+
+PYTEST_DONT_REWRITE, or pytest would warn a program that runs it after this import.
 """
 
 import os as _os

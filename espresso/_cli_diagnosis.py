@@ -154,7 +154,7 @@ def _options(facts: Facts) -> Iterator[Problem]:
         return
     if error.startswith(_client.LOOPBACK_VARIABLE):
         yield Problem(
-            f"{error}.",
+            f"{error.partition(';')[0]}.",
             f"Outside of tests, unset {_client.LOOPBACK_VARIABLE}.",
         )
     else:

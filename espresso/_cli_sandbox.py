@@ -60,19 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
         except (OSError, ValueError) as error:
             return _cli.complain("sandbox", error)
         with exchange:
-            _say_exports(exchange.key, exchange.url, exchange.ca_file)
+            _say_exports(exchange.environment)
             signal.sigwait(held)
     return _cli.OK
 
 
-def _say_exports(key: str, url: str, ca_file: str) -> None:
+def _say_exports(environment: dict[str, str]) -> None:
     """The lines for a shell on stdout, the words for a human on stderr."""
-    exports = {
-        "DELTADEFI_API_KEY": key,
-        "DELTADEFI_BASE_URL": url,
-        "SSL_CERT_FILE": ca_file,
-    }
-    lines = [f"export {name}={shlex.quote(exports[name])}" for name in exports]
+    names = ("DELTADEFI_API_KEY", "DELTADEFI_BASE_URL", "SSL_CERT_FILE")
+    lines = [f"export {name}={shlex.quote(environment[name])}" for name in names]
     _cli.say("\n".join(lines))
     _cli.tell(
         "The sandbox exchange is running: enter these lines in the shell of your "

@@ -49,6 +49,10 @@ _RAW_NAMES = tuple(os.fsencode(name) for name in _SNAPSHOT_VARIABLES)
 # Clients kept for the `base_url=` of module-level calls.
 KEPT_CLIENTS = 8
 
+# Set when espresso is loaded, as under pytest, it holds for good: a test that clears
+# its environment must not reach the live exchange.
+held_to_loopback = os.environ.get(LOOPBACK_VARIABLE) not in (None, "", "0")
+
 
 class Options(_core.BaseClient):
     """The options of both clients, and where the environment fills them in."""
@@ -386,9 +390,9 @@ def key_from_environment() -> _core.Key:
     except ConfigError as error:
         if os.environ.get(KEY_VARIABLE):
             raise ConfigError(f"{KEY_VARIABLE}: {error}") from None
-        raise ConfigError(
-            f"no API key: set the environment variable {KEY_VARIABLE} or pass api_key="
-        ) from None
+        from ._loopback import no_key
+
+        raise ConfigError(f"no API key: {no_key(Environment())}") from None
 
 
 def _destination(
@@ -422,10 +426,11 @@ def _destination(
 def checked_url(environment: "Environment", text: str) -> str:
     """A base URL, normalised; raises ConfigError for one that may not be called."""
     url, host, is_loopback = _core.parse_base_url(text)
-    if not is_loopback and environment.get(LOOPBACK_VARIABLE) not in (None, "0"):
-        raise ConfigError(
-            f"{LOOPBACK_VARIABLE} is set, as in tests: {host} may not be called"
-        )
+    is_set = environment.get(LOOPBACK_VARIABLE) not in (None, "0")
+    if not is_loopback and (is_set or held_to_loopback):
+        from ._loopback import refusal
+
+        raise ConfigError(refusal(host, environment))
     return url
 
 

@@ -53,6 +53,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(cleaned()):
         monkeypatch.delenv(name)
     monkeypatch.setattr(_client, "_clients", {})
+    monkeypatch.setattr(_client, "held_to_loopback", False)
     monkeypatch.setattr(_watch, "_said", set())
 
 

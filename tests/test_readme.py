@@ -135,7 +135,9 @@ def env(exchange: Exchange, clean_env: dict[str, str]) -> dict[str, str]:
 
 # ---- Python blocks -------------------------------------------------------------------
 
-PYTHON = blocks(README, "python", "py")
+# Those with the fixture are tests of a reader's own: pytest runs them.
+FOR_PYTEST = [it for it in blocks(README, "python") if "espresso_exchange" in it.code]
+PYTHON = [it for it in blocks(README, "python", "py") if it not in FOR_PYTEST]
 
 
 def same_but_ids(text: str) -> str:
@@ -160,6 +162,15 @@ def test_there_are_python_blocks_and_the_first_is_the_one_line() -> None:
     assert len(PYTHON) >= 4
     assert PYTHON[0].output is not None
     assert 'espresso.cancel_all("ADAUSDM")' in PYTHON[0].code
+
+
+def test_block_for_pytest(clean_env: dict[str, str], tmp_path: Path) -> None:
+    (block,) = FOR_PYTEST
+    (tmp_path / "test_bot.py").write_text(block.code)
+    env = {**clean_env, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    plugin = ["-p", "_espresso_pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", *plugin]
+    assert " 1 passed in " in run(command, env, tmp_path)
 
 
 @pytest.fixture

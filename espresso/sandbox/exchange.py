@@ -140,6 +140,24 @@ class Exchange:
         """
         return self._started()[1]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that make this exchange the one that is called.
+
+        For a child process, as ``env={**os.environ, **ex.environment}``, or for this
+        one, as ``unittest.mock.patch.dict(os.environ, ex.environment)``: the key, the
+        URL, the certificate, and ``ESPRESSO_LOOPBACK_ONLY``, so that no other host is
+        called.  A new dict each time.
+
+        Raises RuntimeError before `start`.
+        """
+        return {
+            "DELTADEFI_API_KEY": self.key,
+            "DELTADEFI_BASE_URL": self.url,
+            "SSL_CERT_FILE": self.ca_file,
+            "ESPRESSO_LOOPBACK_ONLY": "1",
+        }
+
     def new_key(self) -> str:
         """Open one more account; return its API key."""
         return self._book.new_key()

@@ -208,6 +208,7 @@ lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban li
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest espresso._core
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pyright
 	@$(PYTEST) --quiet tests/test_source.py
 
 analyze: $(READY) analyze-tools ## gcc -fanalyzer, clang-tidy and cppcheck on src/ (a minute or two)

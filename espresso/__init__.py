@@ -108,15 +108,17 @@ _HABITS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _LATER:
-        from importlib import import_module
+if not TYPE_CHECKING:  # or each name of this module would be an object to a checker
 
-        return getattr(import_module(f"espresso.{_LATER[name]}"), name)
-    advice = ""
-    if name in _HABITS:
-        advice = f"; it is called espresso.{_HABITS[name]}"
-    raise AttributeError(f"module 'espresso' has no attribute {name!r}{advice}")
+    def __getattr__(name: str) -> object:
+        if name in _LATER:
+            from importlib import import_module
+
+            return getattr(import_module(f"espresso.{_LATER[name]}"), name)
+        advice = ""
+        if name in _HABITS:
+            advice = f"; it is called espresso.{_HABITS[name]}"
+        raise AttributeError(f"module 'espresso' has no attribute {name!r}{advice}")
 
 
 def __dir__() -> list[str]:

@@ -237,7 +237,7 @@ class Hidden:
     __slots__ = ("value",)
 
     def __init__(self, value: str | None) -> None:
-        self.value = value
+        self.value: str | None = value
 
 
 class Destination:
@@ -252,10 +252,10 @@ class Destination:
         no_proxy: str | None,
         ca_path: str | None,
     ) -> None:
-        self.base_url = base_url
-        self.proxy = proxy
-        self.no_proxy = no_proxy
-        self.ca_path = ca_path
+        self.base_url: str = base_url
+        self.proxy: Hidden | None = proxy
+        self.no_proxy: str | None = no_proxy
+        self.ca_path: str | None = ca_path
 
     def options(self) -> dict[str, str | None]:
         """As `_core.Client` takes them. Not to be kept in a local."""
@@ -279,9 +279,9 @@ class Origin:
         sealed: "Sealed | None",
         on_event: "Callable[[Event], object] | None" = None,
     ) -> None:
-        self.options = options
-        self.sealed = sealed
-        self.on_event = on_event
+        self.options: dict[str, Any] = options
+        self.sealed: Sealed | None = sealed
+        self.on_event: Callable[[Event], object] | None = on_event
 
     @classmethod
     def of(

@@ -125,7 +125,7 @@ class Guard(Life):
             if self._link is not None:
                 self._link.trip(self.number)
             self._check()
-        self.last_beat = now
+        self.last_beat: float | None = now
         if now - self._sent_beat >= BEAT_SLACK:
             self._sent_beat = now
             if self._link is not None:

@@ -53,7 +53,7 @@ class Life:
         origin: _client.Origin | None = None,
     ) -> None:
         self._all_symbols = _core.check_symbols(symbol)
-        self.heartbeat = checked_heartbeat(heartbeat, auto_beat, watchdog)
+        self.heartbeat: float | None = checked_heartbeat(heartbeat, auto_beat, watchdog)
         """Seconds without a beat after which it trips; None: it has no heart."""
         if when not in ("always", "error"):
             raise ValueError(f"when must be 'always' or 'error', not {when!r}")
@@ -68,9 +68,9 @@ class Life:
 
     def _forget(self) -> None:
         """As before the first arming."""
-        self.symbols = list(self._all_symbols)
+        self.symbols: list[str] = list(self._all_symbols)
         """What it guards now (list of str); a later start() may take some over."""
-        self.number = next(_numbers)
+        self.number: int = next(_numbers)
         self.last_beat: float | None = None
         self._pid = os.getpid()
         self._sent_beat = 0.0
@@ -82,7 +82,7 @@ class Life:
         self._has_signals = False
         self._beater: Beater | None = None
         self._given_up = threading.Event()
-        self.account = ""
+        self.account: str = ""
 
     def __repr__(self) -> str:
         if not hasattr(self, "symbols"):  # a traceback that prints locals may ask

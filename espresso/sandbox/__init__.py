@@ -21,13 +21,13 @@ try:
     from .book import Call
     from .exchange import Exchange
     from .faults import FAULTS
-except ModuleNotFoundError as error:
-    if error.name not in ("h11", "trustme"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("h11", "trustme"):
         raise
     raise ImportError(
-        f"espresso.sandbox needs {error.name}, which is not installed: "
+        f"espresso.sandbox needs {_error.name}, which is not installed: "
         'pip install "espresso-deltadefi[sandbox]"',
-        name=error.name,
-    ) from error
+        name=_error.name,
+    ) from _error
 
 __all__ = ["FAULTS", "Call", "Exchange", "replies"]

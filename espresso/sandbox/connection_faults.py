@@ -36,7 +36,7 @@ class ConnectionFault:
 class ConnectReset(ConnectionFault):
     """The new connection is accepted and reset before TLS."""
 
-    name = "connect_reset"
+    name: ClassVar[str | None] = "connect_reset"
 
     async def meet(
         self, sock: socket.socket, certificates: Certificates
@@ -49,7 +49,7 @@ class ConnectReset(ConnectionFault):
 class TlsHang(ConnectionFault):
     """The new connection is accepted, the TLS handshake never answered."""
 
-    name = "tls_hang"
+    name: ClassVar[str | None] = "tls_hang"
 
     async def meet(
         self, sock: socket.socket, certificates: Certificates
@@ -64,7 +64,7 @@ class TlsHang(ConnectionFault):
 class ExpiredCertificate(ConnectionFault):
     """The new connection shows a certificate that ran out yesterday."""
 
-    name = "expired_certificate"
+    name: ClassVar[str | None] = "expired_certificate"
 
     async def meet(
         self, sock: socket.socket, certificates: Certificates
@@ -76,7 +76,7 @@ class ExpiredCertificate(ConnectionFault):
 class WrongHostCertificate(ConnectionFault):
     """The new connection shows a certificate for another host."""
 
-    name = "wrong_host_certificate"
+    name: ClassVar[str | None] = "wrong_host_certificate"
 
     async def meet(
         self, sock: socket.socket, certificates: Certificates
@@ -88,7 +88,7 @@ class WrongHostCertificate(ConnectionFault):
 class UnknownCaCertificate(ConnectionFault):
     """The new connection shows a certificate of a CA nobody trusts."""
 
-    name = "unknown_ca_certificate"
+    name: ClassVar[str | None] = "unknown_ca_certificate"
 
     async def meet(
         self, sock: socket.socket, certificates: Certificates

@@ -57,8 +57,8 @@ class NothingOpen(_Instead):
     live server (the specification says 404).
     """
 
-    name = "4200_as_400"
-    file = "400_code_4200"
+    name: ClassVar[str | None] = "4200_as_400"
+    file: ClassVar[str] = "400_code_4200"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class InternalError(Fault):
     `cancel`: how many orders it cancels before it fails; 0 by default.
     """
 
-    name = "5000_as_400"
+    name: ClassVar[str | None] = "5000_as_400"
 
     cancel: int = 0
 
@@ -87,16 +87,16 @@ class InternalError(Fault):
 class Forbidden(_Instead):
     """Not carried out: HTTP 403 without a body, from the gateway.  [field]"""
 
-    name = "403_empty"
-    file = "403_empty"
+    name: ClassVar[str | None] = "403_empty"
+    file: ClassVar[str] = "403_empty"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoRoute(_Instead):
     """Not carried out: HTTP 404 ``404 page not found``, from the router.  [field]"""
 
-    name = "404_text"
-    file = "404_text"
+    name: ClassVar[str | None] = "404_text"
+    file: ClassVar[str] = "404_text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class GatewayError(Fault):
     refused).  `carry_out`: the exchange did it, and the gateway lost the answer.
     """
 
-    name = "envoy_503"
+    name: ClassVar[str | None] = "envoy_503"
 
     reason: str = "timeout"
     carry_out: bool = False
@@ -128,16 +128,16 @@ class TradingLocked(_Instead):
     The status is the one under which the live server sends its 5000.
     """
 
-    name = "locked_5002"
-    file = "400_code_5002"
+    name: ClassVar[str | None] = "locked_5002"
+    file: ClassVar[str] = "400_code_5002"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaintenancePage(_Instead):
     """Not carried out: HTTP 200 with a page of HTML."""
 
-    name = "html_200"
-    file = "200_html"
+    name: ClassVar[str | None] = "html_200"
+    file: ClassVar[str] = "200_html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class UnknownSymbol(Fault):
     What the live server says to such a symbol is not known: both can be met.
     """
 
-    name = "unknown_symbol_4200"
+    name: ClassVar[str | None] = "unknown_symbol_4200"
 
     def answer(self, api: Api, request: Request) -> Answer:
         return api.answer(request, unknown_symbol="400_code_4200")
@@ -161,7 +161,7 @@ class Hang(Fault):
     answer arrive before (0: none), to hang within its head or its body.
     """
 
-    name = "hang"
+    name: ClassVar[str | None] = "hang"
 
     carry_out: bool = False
     sent: int = 0
@@ -186,7 +186,7 @@ class Hang(Fault):
 class Reset(Fault):
     """Not carried out: the connection is reset (RST) when the request came."""
 
-    name = "reset"
+    name: ClassVar[str | None] = "reset"
 
     def answer(self, api: Api, request: Request) -> Answer:
         return Answer(load("200_two_orders"))
@@ -199,7 +199,7 @@ class Reset(Fault):
 class ResetAfterRead(Fault):
     """Carried out, then the connection is reset (RST): the reply is lost."""
 
-    name = "reset_after_read"
+    name: ClassVar[str | None] = "reset_after_read"
 
     async def deliver(self, line: Line, data: bytes) -> None:
         line.reset()
@@ -214,7 +214,7 @@ class Truncate(Fault):
     (without it) or ``"reset"``.
     """
 
-    name = "truncate"
+    name: ClassVar[str | None] = "truncate"
 
     sent: int | None = None
     end: str = "close_notify"
@@ -244,7 +244,7 @@ class Drip(Fault):
     before the first drop, to drip only within the body.
     """
 
-    name = "drip"
+    name: ClassVar[str | None] = "drip"
 
     interval: float = 0.1
     size: int = 1
@@ -270,7 +270,7 @@ class Drip(Fault):
 class Slow(Fault):
     """Carried out at once; the answer comes `seconds` later."""
 
-    name = "slow"
+    name: ClassVar[str | None] = "slow"
 
     seconds: float = 1.0
 
@@ -290,7 +290,7 @@ class LateOrder(Fault):
     answer arrives.
     """
 
-    name = "late_order"
+    name: ClassVar[str | None] = "late_order"
 
     after: float = 0.2
     n: int = 1
@@ -315,7 +315,7 @@ class LateOrder(Fault):
 class Scripted(Fault):
     """Not carried out: these very bytes.  Made by ``Exchange.reply``."""
 
-    name = "reply"
+    name: ClassVar[str | None] = "reply"
     script: Reply
     close: bool = False
 

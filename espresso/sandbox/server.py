@@ -166,8 +166,8 @@ class Line:
         self._reader = reader
         self._writer = writer
         self._ahead = b""  # what came before its turn
-        self.is_open = True
-        self.keep_alive = True
+        self.is_open: bool = True
+        self.keep_alive: bool = True
         self.on_finish: Callable[[], None] = lambda: None
 
     @classmethod

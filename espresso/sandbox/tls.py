@@ -23,7 +23,7 @@ class Certificates:
     def __init__(self) -> None:
         self._ca = trustme.CA()
         self._good = _context(self._ca.issue_cert(*_HOSTS))
-        self.ca_file = _write_pem(self._ca.cert_pem.bytes())
+        self.ca_file: str = _write_pem(self._ca.cert_pem.bytes())
 
     def good(self) -> ssl.SSLContext:
         """The certificate for localhost, 127.0.0.1 and ::1."""

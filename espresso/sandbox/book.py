@@ -116,6 +116,16 @@ class Book:
                 for order in ids
             ]
 
+    def keys(self) -> list[str]:
+        """The keys of all accounts, oldest first."""
+        with self._lock:
+            return list(self._keys)
+
+    def orders(self) -> list[tuple[str, str, list[str]]]:
+        """Key, symbol and ids of all that is open."""
+        with self._lock:
+            return [(key, pair, list(ids)) for (key, pair), ids in self._orders.items()]
+
     def open_count(self) -> int:
         """How many orders are open, all accounts together."""
         with self._lock:

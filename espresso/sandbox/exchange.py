@@ -108,14 +108,19 @@ class Exchange:
         self.close()
 
     def __repr__(self) -> str:
-        if self._stop is None:
-            state = "not started"
-        elif not self._stop.alive:
-            state = "closed"
-        else:
-            state = self.url
         counts = f"open={self._book.open_count()} calls={len(self.calls)}"
-        return f"<espresso.sandbox.Exchange {state} key={self._key} {counts}>"
+        return f"<espresso.sandbox.Exchange {self._state()} key={self._key} {counts}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: open orders, armed faults, last calls. No key."""
+        from .table import html
+
+        return html(self._state(), self._book, self._faults.armed())
+
+    def _state(self) -> str:
+        if self._stop is None:
+            return "not started"
+        return self.url if self._stop.alive else "closed"
 
     # ------------------------------------------------------- what a client needs
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import TypeVar
 
 from .checks import check_count
 from .connection_faults import ConnectionFault
 from .faults import FAULTS, Fault
 
-__all__ = ["FaultQueue", "make"]
+__all__ = ["Armed", "FaultQueue", "make"]
 
 
 def make(name: str, **params: object) -> Fault | ConnectionFault:
@@ -29,6 +29,17 @@ def make(name: str, **params: object) -> Fault | ConnectionFault:
         takes = f"takes {', '.join(known)}" if known else "takes no parameters"
         raise TypeError(f"fault {name!r} {takes}, not {', '.join(unknown)}")
     return kind(**params)
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A fault that has not struck yet, as it is shown."""
+
+    name: str
+    parameters: tuple[tuple[str, object], ...]
+    times: int | None
+    """How often it will strike; None: until cleared."""
+    strikes_connections: bool
 
 
 class FaultQueue:
@@ -57,10 +68,36 @@ class FaultQueue:
         with self._lock:
             return _take(self._connections) or ConnectionFault()
 
+    def armed(self) -> list[Armed]:
+        """Those to come, first to strike first; of calls, then of connections."""
+        with self._lock:
+            queued: list[tuple[Fault | ConnectionFault, int | None]]
+            queued = [*self._calls, *self._connections]
+        return [
+            Armed(
+                name=str(fault.name),
+                parameters=tuple(
+                    (it.name, getattr(fault, it.name)) for it in _set(fault)
+                ),
+                times=times,
+                strikes_connections=isinstance(fault, ConnectionFault),
+            )
+            for fault, times in queued
+        ]
+
     def clear(self) -> None:
         with self._lock:
             self._calls.clear()
             self._connections.clear()
+
+
+def _set(fault: Fault | ConnectionFault) -> list[Field[object]]:
+    """Its parameters that differ from the default; scripted bytes are too long."""
+    return [
+        it
+        for it in fields(fault)
+        if it.default is not MISSING and getattr(fault, it.name) != it.default
+    ]
 
 
 _Q = TypeVar("_Q", Fault, ConnectionFault)

@@ -762,7 +762,7 @@ def test_life_cycle() -> None:
     assert ex.start() is ex.start() is ex
     assert re.fullmatch(r"https://127\.0\.0\.1:\d+", ex.url)
     assert re.fullmatch(
-        rf"<espresso\.sandbox\.Exchange {ex.url} key={ex.key} open=1 calls=0>", repr(ex)
+        rf"<espresso\.sandbox\.Exchange {ex.url} open=1 calls=0>", repr(ex)
     )
     cancel(ex)
     ex.close()

@@ -109,7 +109,7 @@ class Exchange:
 
     def __repr__(self) -> str:
         counts = f"open={self._book.open_count()} calls={len(self.calls)}"
-        return f"<espresso.sandbox.Exchange {self._state()} key={self._key} {counts}>"
+        return f"<espresso.sandbox.Exchange {self._state()} {counts}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: open orders, armed faults, last calls. No key."""

@@ -100,7 +100,7 @@ TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
 NOT_FREE := cli doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
-            plugin processes readme reliability replies soak source torture
+            notebook plugin processes readme reliability replies soak source torture
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
@@ -108,7 +108,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -230,6 +230,9 @@ mutants: build ## break each guard on purpose: a test must notice (ONLY="fork JS
 soak: CALLS = 1000000
 soak: build ## make CALLS calls through one client, with faults: nothing may grow
 	@$(BIN)/python -m tests.soak --calls $(CALLS)
+
+notebook: build ## run examples/notebook.ipynb anew, store what it shows; build/notebook.html
+	@$(BIN)/python -m scripts.notebook
 
 bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar)
 	@scripts/bootstrap bench

@@ -5,7 +5,8 @@ is bound to a loop; each that asks gets a driver of its own.
 """
 
 import inspect
-from asyncio import AbstractEventLoop, get_running_loop
+import sys
+from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from collections.abc import Iterable, Mapping
 from types import EllipsisType, MappingProxyType, TracebackType
 from typing import Any, Never, Self, overload
@@ -135,9 +136,34 @@ AsyncClient.cancel_all.__signature__ = inspect.signature(  # type: ignore[attr-d
 
 
 async def _result_of(press: _core.LoopPress) -> Any:
+    waker = _Waker(get_running_loop()) if "ipykernel" in sys.modules else None
     try:
         await press.future
     except BaseException as error:
         press.stop(error)
         raise
+    finally:
+        if waker is not None:
+            waker.stop()
     return press.result()
+
+
+class _Waker:
+    """Lets the loop turn now and then, so that a notebook's stop button is heard.
+
+    The handler of SIGINT in ipykernel (7.4, with tornado 6.6) asks the loop for a
+    callback without waking it: a cell that awaits would go on until something else
+    happens. ``asyncio.run`` and uvloop wake theirs.
+    """
+
+    SECONDS = 0.05
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._turn()
+
+    def _turn(self) -> None:
+        self._timer: TimerHandle = self._loop.call_later(self.SECONDS, self._turn)
+
+    def stop(self) -> None:
+        self._timer.cancel()

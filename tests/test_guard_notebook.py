@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager
 
 from espresso.sandbox import Exchange
-from tests.children import ROOT, default_environment
+from tests.children import default_environment
 from tests.guarded import (
     SYMBOL,
     has_ended,
@@ -20,6 +18,7 @@ from tests.guarded import (
     place_later,
     wait_until,
 )
+from tests.kernels import Kernel, notebook_environment
 
 # What jupyter_client and ipykernel themselves warn of is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -31,63 +30,12 @@ print(g._watchdog_pid())
 """
 
 
-class Kernel:
-    """A kernel as a notebook server runs it."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        self._env = env
-        self.watchdogs: list[int] = []
-        self.manager = KernelManager()
-        self.manager.start_kernel(env=env, cwd=str(ROOT))
-        self.client = self._connect()
-
-    def _connect(self) -> BlockingKernelClient:
-        client: BlockingKernelClient = self.manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
-        return client
-
-    def run(self, cell: str) -> str:
-        """What the cell prints; AssertionError if it fails."""
-        printed: list[str] = []
-
-        def output(message: dict[str, dict[str, object]]) -> None:
-            printed.append(str(message["content"].get("text", "")))
-
-        reply = self.client.execute_interactive(cell, timeout=60, output_hook=output)
-        assert reply["content"]["status"] == "ok", reply["content"]
-        return "".join(printed)
-
-    def begin(self, cell: str) -> None:
-        """Run a cell and do not wait for it."""
-        self.client.execute(cell)
-
-    def interrupt(self) -> None:
-        """What the stop button does; returns when the cell has ended."""
-        self.manager.interrupt_kernel()
-        self.client.get_shell_msg(timeout=60)
-        time.sleep(0.5)  # cells that queue up behind it are aborted
-
-    def restart(self) -> None:
-        self.client.stop_channels()
-        self.manager.restart_kernel(env=self._env)
-        self.client = self._connect()
-
-    def end(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-        self.manager.cleanup_resources()
-
-
 @pytest.fixture
 def kernel(
     exchange: Exchange, clean_env: dict[str, str], tmp_path: Path
 ) -> Iterator[Kernel]:
     env = lock_folder(default_environment(clean_env, exchange), tmp_path)
-    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR"):
-        env[name] = str(tmp_path / name)
-    env["PYTHONPATH"] = str(ROOT)
-    running = Kernel(env)
+    running = Kernel(notebook_environment(env, tmp_path))
     try:
         yield running
     finally:
@@ -121,12 +69,25 @@ def test_a_cell_that_is_run_twice_cancels_nothing(
     wait_until(lambda: has_ended(first), "the watchdog ends")
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+BUSY = {
+    "idle": "",
+    "busy": "import time\nwhile True: time.sleep(0.01)",
+    "in a call": "espresso.cancel_all('NIGHTUSDM', timeout=60)",
+    "awaiting": "await espresso.AsyncClient().cancel_all('NIGHTUSDM', timeout=60)",
+}
+
+
+@pytest.mark.parametrize("state", BUSY)
 def test_a_restart(state: str, kernel: Kernel, exchange: Exchange) -> None:
     watchdog = armed(kernel)
     exchange.place(SYMBOL, 2)
-    if state == "busy":
-        kernel.begin("import time\nwhile True: time.sleep(0.01)")
+    seen = len(exchange.calls)
+    if "cancel_all" in BUSY[state]:
+        exchange.fault("hang")
+        kernel.begin(BUSY[state])
+        exchange.wait_for_calls(seen + 1, timeout=30)
+    elif BUSY[state]:
+        kernel.begin(BUSY[state])
         time.sleep(0.5)
     late = place_later(exchange, 0.5)
     kernel.restart()

@@ -99,7 +99,7 @@ TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := cli doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
+NOT_FREE := cli conformance doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
             notebook plugin processes readme reliability replies soak source torture
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
@@ -108,7 +108,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -233,6 +233,10 @@ soak: build ## make CALLS calls through one client, with faults: nothing may gro
 
 notebook: build ## run examples/notebook.ipynb anew, store what it shows; build/notebook.html
 	@$(BIN)/python -m scripts.notebook
+
+sdk: build ## let the exchange's own Python SDK cancel on the sandbox
+	@PIP_NO_DEPS=1 scripts/venv build/venv-sdk tests/sdk/requirements.txt
+	@$(BIN)/python -m tests.sdk
 
 bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar)
 	@scripts/bootstrap bench

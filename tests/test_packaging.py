@@ -5,11 +5,13 @@ The wheels themselves are tried by `make wheel-test` and measured by `make wheel
 
 from __future__ import annotations
 
+import importlib.resources
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,16 @@ def test_what_is_behind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "up to date" in behind.verdict(openssl, [openssl.source, "4.0.3-1"])
     refused = Bundled(**{**vars(curl), "refused": {"8.99.0": "spins"}})
     assert "8.99.0 is refused: it spins" in behind.verdict(refused, ["8.99.0-1"])
+
+
+def test_what_is_no_code_is_packed_too() -> None:
+    """Files beside the modules; in a wheel's copy of the package as in this folder."""
+    files = importlib.resources.files("espresso")
+    for name in ("py.typed", "_core.pyi", "sandbox/openapi.yaml"):
+        assert files.joinpath(name).is_file()
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "openapi.yaml" in listed["package-data"]["espresso.sandbox"]
+    assert listed["py-modules"] == ["_espresso_pytest_plugin"]
 
 
 def test_every_tool_is_pinned() -> None:

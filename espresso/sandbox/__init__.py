@@ -11,7 +11,8 @@ Needs the extra: ``pip install "espresso-deltadefi[sandbox]"``::
         client.cancel_all("ADAUSDM")
         assert [call.status for call in ex.calls] == [503, 503, 200]
 
-`FAULTS` has every named fault, `replies` the raw answers.
+`FAULTS` has every named fault, `replies` the raw answers; ``openapi.yaml`` beside this
+file describes the operation.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ def stop(kernel: Kernel, hanging: Exchange, cell: str) -> tuple[float, dict[str,
     return time.monotonic() - at, reply["content"]
 
 
+@pytest.mark.alone
 @pytest.mark.clock
 @pytest.mark.parametrize(
     "cell",

@@ -226,7 +226,7 @@ def test_command_line():
 
 @patch.dict(os.environ, {"DELTADEFI_API_KEY": "key"}, clear=True)
 def test_cleared():
-    bot.stop()
+    espresso.Client()  # is made, not called: no proxy stands before the world now
 
 def test_deleted(monkeypatch):
     monkeypatch.delenv("ESPRESSO_LOOPBACK_ONLY")
@@ -348,7 +348,7 @@ def test_a_process_that_goes_on_is_as_before(
             @patch.dict(os.environ, {"DELTADEFI_API_KEY": "k"}, clear=True)
             def test():
                 with pytest.raises(espresso.ConfigError, match="LOOPBACK_ONLY"):
-                    espresso.cancel_all("ADAUSDM")
+                    espresso.Client()
         """,
         program=IN_PROCESS.format(first=first),
     )

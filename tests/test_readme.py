@@ -1,8 +1,8 @@
 """The documents stay true.
 
-Every block of commands and every Python block of README.md is run as it stands,
-against the sandbox; every table is compared with the code. So are the column and
-the paths of CONTRIBUTING.md. The examples are run as a user runs them.
+Every block of commands of README.md is run as it stands, against the sandbox (its
+Python blocks by test_docs.py); every table is compared with the code. So are the column
+and the paths of CONTRIBUTING.md. The examples are run as a user runs them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -30,102 +29,26 @@ import espresso
 from espresso import _cli, _cli_cancel, _core, errors
 from espresso.sandbox import Exchange, replies
 from examples import demo, panic
+from tests.documents import (
+    PATIENCE,
+    ROOT,
+    SHELL,
+    UUID,
+    bash,
+    blocks,
+    environment_of,
+    examples,
+    rows_under,
+    run,
+    text_of,
+    unquoted,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     "docs/reliability.md",
 )
-PATIENCE = 180.0  # seconds; a busy machine builds slowly
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
 README = text_of("README.md")
-
-# ---- what a document is made of ------------------------------------------------------
-
-
-class Block(NamedTuple):
-    language: str
-    code: str
-    output: str | None
-    """The text block that follows at once: what the code prints."""
-
-
-FENCED = re.compile(
-    r"^(?P<margin> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=margin)```$"
-    r"(?:\n\n(?P=margin)```text\n(?P<output>.*?)^(?P=margin)```$)?",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-def blocks(text: str, *languages: str) -> list[Block]:
-    """The fenced blocks in these languages, in their order."""
-    return [
-        Block(found["language"], textwrap.dedent(found["code"]), found["output"])
-        for found in FENCED.finditer(text)
-        if found["language"] in languages
-    ]
-
-
-def rows_under(text: str, first_cells: str) -> list[list[str]]:
-    """The body of the one table whose head begins with these cells."""
-    lines = text.splitlines()
-    (start,) = (i for i, line in enumerate(lines) if line.startswith(first_cells))
-    body = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        body.append([cell.strip() for cell in line.strip("|").split("|")])
-    return body
-
-
-def unquoted(cell: str) -> str:
-    return cell.strip('`"')
-
-
-# ---- how it is run -------------------------------------------------------------------
-
-
-def run(
-    command: Sequence[str | Path],
-    env: Mapping[str, str],
-    folder: Path,
-    given: str = "",
-) -> str:
-    """Run a command to its end, which must be a good one; what it printed."""
-    done = subprocess.run(
-        command,
-        env=dict(env),
-        cwd=folder,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def bash(script: str) -> list[str]:
-    return ["bash", "-euc", script]
-
-
-def environment_of(exchange: Exchange, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a user's program meets the sandbox."""
-    return {
-        **base,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), base["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        "ESPRESSO_LOOPBACK_ONLY": "1",
-        "DELTADEFI_API_KEY": exchange.key,
-        "DELTADEFI_BASE_URL": exchange.url,
-        "SSL_CERT_FILE": exchange.ca_file,
-    }
 
 
 @pytest.fixture
@@ -133,44 +56,15 @@ def env(exchange: Exchange, clean_env: dict[str, str]) -> dict[str, str]:
     return environment_of(exchange, clean_env)
 
 
-# ---- Python blocks -------------------------------------------------------------------
+# ---- Python blocks: tests/test_docs.py runs them -------------------------------------
 
-# Those with the fixture are tests of a reader's own: pytest runs them.
-FOR_PYTEST = [it for it in blocks(README, "python") if "espresso_exchange" in it.code]
-PYTHON = [it for it in blocks(README, "python", "py") if it not in FOR_PYTEST]
-
-
-def same_but_ids(text: str) -> str:
-    return UUID.sub("ID", text)
-
-
-@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
-def test_python_block(
-    block: Block, exchange: Exchange, env: dict[str, str], tmp_path: Path
-) -> None:
-    exchange.place("ADAUSDM", 1)
-    printed = run([sys.executable, "-c", block.code], env, tmp_path)
-    if block.output is not None:
-        assert same_but_ids(printed) == same_but_ids(block.output)
-    elif "print" in block.code:
-        assert "'order_ids': [" in printed
-    if "Exchange(" not in block.code:
-        assert exchange.open_orders("ADAUSDM") == []
+PYTHON = blocks("README.md", "python", "py")
 
 
 def test_there_are_python_blocks_and_the_first_is_the_one_line() -> None:
     assert len(PYTHON) >= 4
     assert PYTHON[0].output is not None
     assert 'espresso.cancel_all("ADAUSDM")' in PYTHON[0].code
-
-
-def test_block_for_pytest(clean_env: dict[str, str], tmp_path: Path) -> None:
-    (block,) = FOR_PYTEST
-    (tmp_path / "test_bot.py").write_text(block.code)
-    env = {**clean_env, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    plugin = ["-p", "_espresso_pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", *plugin]
-    assert " 1 passed in " in run(command, env, tmp_path)
 
 
 @pytest.fixture
@@ -216,7 +110,7 @@ def test_cancel_until_sure_gives_up_on_what_cannot_succeed(
 
 # ---- blocks of commands --------------------------------------------------------------
 
-COMMANDS = [block.code for block in blocks(README, "sh", "bash", "shell", "console")]
+COMMANDS = [block.code for block in blocks("README.md", *SHELL)]
 # Each is run by the test that asks for it by these first words.
 INSTALL = "pip install espresso-deltadefi"
 KEY = "read -rs DELTADEFI_API_KEY"
@@ -240,9 +134,8 @@ def test_every_block_of_commands_has_its_test() -> None:
 
 
 def test_install_line_comes_first() -> None:
-    first = FENCED.search(README)
-    assert first is not None
-    assert first["code"] == f"{INSTALL}\n"
+    first = examples("README.md")[0].parsed
+    assert first.code == f"{INSTALL}\n"
 
 
 def test_key_is_read_and_used(
@@ -300,7 +193,7 @@ def test_cancel_from_a_terminal(
 ) -> None:
     """The command as written, and the very lines that are shown below it."""
     exchange.place("ADAUSDM", 3)
-    (block,) = (it for it in blocks(README, "sh") if it.code.startswith(CANCEL))
+    (block,) = (it for it in blocks("README.md", "sh") if it.code.startswith(CANCEL))
     assert run(bash(block.code), env, tmp_path) == block.output
     assert exchange.open_orders() == []
 
@@ -345,8 +238,13 @@ def test_make_knows_the_targets(clean_env: dict[str, str]) -> None:
 # ---- installing ----------------------------------------------------------------------
 
 
+# What the extra needs, down to the last.
+SANDBOX_EXTRA = ("h11", "trustme", "cryptography", "cffi", "pycparser", "idna")
+
+
 def wheel_of(name: str, folder: Path) -> None:
-    """Pack an installed pure Python distribution again, for a pip without network."""
+    """Pack an installed distribution again, for a pip without network. It claims to fit
+    anywhere: it is for this machine alone."""
     found = metadata.distribution(name)
     target = folder / f"{name}-{found.version}-py3-none-any.whl"
     with zipfile.ZipFile(target, "w") as wheel:
@@ -369,7 +267,8 @@ def fresh_machine(clean_env: dict[str, str], tmp_path: Path) -> dict[str, str]:
     base = getattr(sys, "_base_executable", sys.executable)
     stand_in(tmp_path / "bin", "python3", f'exec "{base}" "$@"')
     stand_in(tmp_path / "bin", "sudo", f'echo "$@" >>"{tmp_path}/sudo"')
-    wheel_of("setuptools", tmp_path / "links")
+    for name in ("setuptools", *SANDBOX_EXTRA):
+        wheel_of(name, tmp_path / "links")
     return {
         **clean_env,
         "PATH": os.pathsep.join([str(tmp_path / "bin"), clean_env["PATH"]]),
@@ -653,7 +552,7 @@ def test_contributing_lists_every_make_target() -> None:
 
 def column() -> list[tuple[str, str]]:
     """Function and file of each line of the two columns in CONTRIBUTING.md."""
-    columns = blocks(text_of("CONTRIBUTING.md"), "text")
+    columns = blocks("CONTRIBUTING.md", "text")
     assert len(columns) == 2
     lines = [line for block in columns for line in block.code.splitlines()[1:]]
     return [(line.split()[0], line.split()[1]) for line in lines]
@@ -669,7 +568,7 @@ def test_report_of_the_judge_is_explained(
     clean_env: dict[str, str],
 ) -> None:
     """CONTRIBUTING's own command; each line of its report has a row there."""
-    (block,) = blocks(text_of("CONTRIBUTING.md"), "sh")
+    (block,) = blocks("CONTRIBUTING.md", "sh")
     path = os.pathsep.join([str(Path(sys.executable).parent), clean_env["PATH"]])
     report = run(bash(block.code), {**clean_env, "PATH": path}, ROOT)
     rows = rows_under(text_of("CONTRIBUTING.md"), "| line |")
@@ -682,7 +581,7 @@ def test_report_of_the_judge_is_explained(
 
 
 def test_command_of_the_security_page(env: dict[str, str], tmp_path: Path) -> None:
-    (block,) = blocks(text_of("SECURITY.md"), "sh")
+    (block,) = blocks("SECURITY.md", "sh")
     assert str(espresso.__versions__) in run(bash(block.code), env, tmp_path)
 
 

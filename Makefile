@@ -99,8 +99,9 @@ TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
-NOT_FREE := cli conformance doctor errors fuzz leaks matrix matrix_network matrix_gateways mutants \
-            notebook plugin processes readme reliability replies soak source torture
+NOT_FREE := bots cli conformance docs doctor errors fuzz leaks matrix matrix_network \
+            matrix_gateways mutants notebook plugin processes readme reliability replies \
+            soak source torture
 FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
@@ -213,7 +214,7 @@ lint: build docs $(C_PROGRAMS) ## check format, warnings, types, stubs, the ban 
 
 docs: build ## make the documents into build/docs, a warning is an error
 	@scripts/venv .venv-docs docs/requirements.txt
-	@.venv-docs/bin/python -m sphinx -q -W -n --keep-going -b html \
+	@.venv-docs/bin/python -m sphinx -q -E -W -n --keep-going -b html \
 	    -d build/doctrees docs build/docs
 
 analyze: $(READY) analyze-tools ## gcc -fanalyzer, clang-tidy and cppcheck on src/ (a minute or two)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def write(
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path} has no place for figures: {BEGIN} ... {END}")
+    server = str(machine["server"]).rpartition(": ")[2]
     where = (
-        f"CPython {machine['python']}, {machine['system']}, {machine['cpus']} "
-        f"processors; server: {machine['server']}; {datetime.date.today().isoformat()}"
+        f"CPython {machine['python']}, {platform.system()} {platform.machine()}, "
+        f"{machine['cpus']} processors; {server}; {datetime.date.today().isoformat()}"
     )
     text = "\n".join([where, "", *table(bars)])
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")

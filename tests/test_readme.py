@@ -38,6 +38,7 @@ from tests.documents import (
     blocks,
     environment_of,
     examples,
+    pages,
     rows_under,
     run,
     text_of,
@@ -48,6 +49,7 @@ DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     "docs/reliability.md",
 )
+GUIDES = [name for name in pages() if name not in DOCUMENTS]
 README = text_of("README.md")
 
 
@@ -291,6 +293,8 @@ def test_install(
     check_packages((tmp_path / "sudo").read_text().split())
     python = checkout / "venv/bin/python"
     check_installed(python, exchange, fresh_machine, tmp_path)
+    practise = "from espresso.sandbox import Exchange; Exchange().start().close()"
+    run([python, "-c", practise], fresh_machine, tmp_path)
 
     activated = ". venv/bin/activate\n"
     script = f"{activated}pip wheel -q --no-deps -w ../links .\n"
@@ -531,6 +535,16 @@ def test_document_points_at_what_is_there(name: str) -> None:
     # The file of an example, which its reader is to write.
     assert [it for it in missing_paths(text) if "STATUS_CASE" not in it] == []
     assert missing_targets(text) == []
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_guide_names_what_is_there(name: str) -> None:
+    """Its links are checked by `make docs`."""
+    text = text_of(name)
+    assert missing_paths(text) == []
+    assert missing_targets(text) == []
+    files = re.findall(r"^:::\{\w+\} (\.\./\S+)$", text, re.MULTILINE)
+    assert [it for it in files if not (ROOT / "docs" / it).exists()] == []
 
 
 def test_what_is_not_there_is_found() -> None:

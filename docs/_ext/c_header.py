@@ -39,6 +39,9 @@ def lifted(found: re.Match[str]) -> str:
     """The comment to the right, in front; a second line loses its margin."""
     margin = " " * (len(found["code"]) - len(found["code"].lstrip()))
     text = " ".join(found["text"].split())
+    value = re.fullmatch(r"#define \w+ +(.+)", found["code"])
+    if value is not None:  # hawkmoth shows the name alone
+        text = f"`{value[1]}`: {text}"
     return f"{margin}/**\n{margin} * {text}\n{margin} */\n{found['code']}"
 
 
@@ -51,14 +54,18 @@ def converted(text: str) -> str:
     ]
     text = "".join(lines)
     text = PLAIN.sub(r"/**\n * \g<text>\n */", text)
+    # The first comment is the file's, not the include guard's below it.
+    text = text.replace(" */\n#ifndef", " */\n/**/\n#ifndef", 1)
     text = OPAQUE.sub("/** Opaque: made and freed by the functions below. */\n", text)
     return UNTOLD.sub("/** See above. */\n", SILENT.sub("    /** */\n", text))
 
 
 def as_rest(text: str) -> str:
     """Plain English with code in backticks, as reST."""
-    text = text.replace("\\", r"\\").replace("*", r"\*").replace("|", r"\|")
-    return re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", text)
+    parts = re.split(r"(`[^`\n]+`)", text)
+    code = [f"`{part}`" for part in parts[1::2]]
+    words = [re.sub(r"([\\*|])", r"\\\1", part) for part in parts[::2]]
+    return "".join(x + y for x, y in zip(words, [*code, ""], strict=True))
 
 
 def process(app: Any, lines: list[str], transform: object, options: object) -> None:

@@ -1,24 +1,29 @@
 """The signatures of what is written in C, with types, out of espresso/_core.pyi.
 
-Autodoc sees a C function's names and defaults, but no types. A docstring may begin
-with signatures, several for an overload; they are put there from the stub.
+Autodoc sees a C function's names and defaults, but no types, and one signature where
+the stub has an overload for one symbol and one for several.
 """
 
 from __future__ import annotations
 
 import ast
-import types
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sphinx.addnodes import desc_signature
+from sphinx.errors import ExtensionError
+from sphinx.pycode import ModuleAnalyzer
+
 STUB = Path(__file__).resolve().parents[2] / "espresso" / "_core.pyi"
-C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodDescriptorType)
+# Where autodoc looks for the overloads of what is made from C.
+MODULES = ("espresso", "espresso._client")
+FACES = 3  # cancel_all of the module, of Client and of AsyncClient
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Every function of a stub with its qualified name; an overload comes often."""
+    """Every function of a stub with its qualified name."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
             yield from functions(node, f"{node.name}.")
@@ -26,35 +31,51 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.Functi
             yield prefix + node.name, node
 
 
-def signature_of(node: ast.FunctionDef) -> str:
-    """``name(arguments) -> type`` in one line, without `self`."""
-    arguments = node.args
-    if arguments.args and arguments.args[0].arg == "self":
-        del arguments.args[0]
-    returned = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
-    return f"{node.name}({ast.unparse(arguments)}){returned}"
-
-
 @cache
-def signatures() -> dict[str, list[str]]:
-    """By qualified name, such as ``Client.cancel_all``."""
-    found: dict[str, list[str]] = {}
+def signatures() -> dict[str, tuple[str, str]]:
+    """Arguments without `self`, and what is returned, by qualified name."""
+    found: dict[str, tuple[str, str]] = {}
     for name, node in functions(ast.parse(STUB.read_text(encoding="utf-8"))):
-        found.setdefault(name, []).append(signature_of(node))
+        arguments = node.args
+        if arguments.args and arguments.args[0].arg == "self":
+            del arguments.args[0]
+        returned = "" if node.returns is None else ast.unparse(node.returns)
+        found[name] = f"({ast.unparse(arguments)})", returned
     return found
 
 
-def get(obj: Any, name: str, *default: Any) -> Any:
-    """What autodoc reads of a C function: its docstring begins with signatures."""
-    value = getattr(obj, name, *default)
-    if name == "__doc__" and isinstance(value, str):
-        lines = signatures().get(obj.__qualname__)
-        if lines:
-            value = " \\\n".join(lines) + "\n\n" + value
-    return value
+def add_overloads(app: Any) -> None:
+    stub = ModuleAnalyzer.for_file(STUB, "espresso._core")
+    stub.analyze()
+    for name in MODULES:
+        analyzer = ModuleAnalyzer.for_module(name)
+        analyzer.analyze()
+        analyzer.overloads.update(stub.overloads)
+
+
+def signature(
+    app: Any, what: str, name: str, obj: object, options: object, args: str, back: str
+) -> tuple[str, str] | None:
+    """With types, where the stub has some and the object has none."""
+    if what not in ("function", "method") or hasattr(obj, "__annotations__"):
+        return None
+    return signatures().get(getattr(obj, "__qualname__", ""))
+
+
+def check(app: Any, exception: Exception | None) -> None:
+    """Both signatures of each button are there, and say what is returned."""
+    if exception is not None or app.builder.format != "html":
+        return
+    tree = app.env.get_doctree("api/python")
+    shown = [node.astext() for node in tree.findall(desc_signature)]
+    presses = [text for text in shown if "cancel_all(" in text]
+    typed = [it for it in presses if "symbol: " in it and "CancelAllResult" in it]
+    if len(typed) != len(presses) or len(presses) != 2 * FACES:
+        raise ExtensionError(f"signatures of cancel_all without types: {presses}")
 
 
 def setup(app: Any) -> dict[str, bool]:
-    for kind in C_FUNCTIONS:
-        app.add_autodoc_attrgetter(kind, get)
+    app.connect("builder-inited", add_overloads)
+    app.connect("autodoc-process-signature", signature)
+    app.connect("build-finished", check)
     return {"parallel_read_safe": True}

@@ -13,7 +13,16 @@ PYTEST_DONT_REWRITE, or pytest would warn a program that runs it after this impo
 import os as _os
 import sys as _sys
 
-from ._client import Client
+try:
+    from ._client import Client
+except ImportError as _error:
+    if _error.name != __name__:  # it is there, and something that it needs is not
+        raise
+    raise ImportError(
+        f"espresso is not built in {_os.path.dirname(__file__)}: these are the "
+        "sources. Start Python in another folder, or build it there: make build",
+        name="espresso._core",
+    ) from None
 from ._core import MAINNET, PREPROD, VERSIONS, __version__, cancel_all
 from .errors import (
     APIError,

@@ -292,7 +292,8 @@ def test_install(
     run(bash(command(CHECKOUT)), fresh_machine, checkout)
     check_packages((tmp_path / "sudo").read_text().split())
     python = checkout / "venv/bin/python"
-    check_installed(python, exchange, fresh_machine, tmp_path)
+    check_installed(python, checkout, exchange, fresh_machine, tmp_path)
+    check_installed(python, checkout, exchange, fresh_machine, checkout)
     practise = "from espresso.sandbox import Exchange; Exchange().start().close()"
     run([python, "-c", practise], fresh_machine, tmp_path)
 
@@ -300,11 +301,11 @@ def test_install(
     script = f"{activated}pip wheel -q --no-deps -w ../links .\n"
     run(bash(f"{script}pip uninstall -qy espresso-deltadefi"), fresh_machine, checkout)
     run(bash(activated + command(INSTALL)), fresh_machine, checkout)
-    check_installed(python, exchange, fresh_machine, tmp_path)
+    check_installed(python, checkout / "venv", exchange, fresh_machine, tmp_path)
 
 
 def check_installed(
-    python: Path, exchange: Exchange, base: Mapping[str, str], folder: Path
+    python: Path, home: Path, exchange: Exchange, base: Mapping[str, str], folder: Path
 ) -> None:
     """The first example works with what was installed, not with this folder's."""
     env = environment_of(exchange, base)
@@ -312,9 +313,31 @@ def check_installed(
     where = run(
         [python, "-c", "import espresso; print(espresso.__file__)"], env, folder
     )
-    assert Path(where).is_relative_to(python.parent.parent)
+    assert Path(where).is_relative_to(home)
     ids = exchange.place("ADAUSDM", 1)
     assert str(ids) in run([python, "-c", PYTHON[0].code], env, folder)
+
+
+@pytest.mark.parametrize("words", [["-c", "import espresso"], ["-m", "espresso"]])
+def test_sources_that_are_not_built_say_what_to_do(
+    words: list[str], clean_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Who has installed espresso and starts Python in the checkout meets them first."""
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(ROOT / "espresso", tmp_path / "espresso", ignore=unwanted)
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=clean_env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert (
+        "Start Python in another folder, or build it there: make build" in done.stderr
+    )
+    assert str(tmp_path / "espresso") in done.stderr
 
 
 def check_packages(words: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,10 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(HERE / "_ext")]
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+COMPILER_HEADERS = subprocess.run(
+    ["cc", "-print-file-name=include"], check=True, capture_output=True, text=True
+).stdout.strip()
 
 project = "espresso"
 version = release = PROJECT["version"]
@@ -61,8 +66,9 @@ nitpick_ignore_regex = [
 # ---- the reference of C --------------------------------------------------------------
 
 hawkmoth_root = str(ROOT / "build/docs-header")
-hawkmoth_compiler = "cc"  # is asked where stdbool.h is
-hawkmoth_clang = ["-std=c11"]
+hawkmoth_autoconf: list[str] = []
+# The header needs stdbool.h, stddef.h and stdint.h, which are the compiler's own.
+hawkmoth_clang = ["-std=c11", "-ffreestanding", "-isystem", COMPILER_HEADERS]
 
 # ---- how it looks --------------------------------------------------------------------
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
 import importlib.util
 import inspect
 import re
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import metadata
@@ -26,6 +30,7 @@ from tests.documents import (
     SHELL,
     Block,
     blocks,
+    environment_of,
     examples,
     pages,
     parse_blocks,
@@ -300,11 +305,90 @@ def test_all_that_the_header_declares_is_in_the_reference(header: str) -> None:
     """Hawkmoth leaves out what has no comment in front of it."""
     assert len(re.findall(r"^[\w *]*\besp_\w+\(", header, re.MULTILINE)) > 40
     bare = re.findall(
-        r"(?<!\*/\n)^(?:struct|enum|const|int|int64_t|void|bool)\b[\w *]*\besp_\w+.*$",
+        r"(?<!\*/\n)^(?:(?:struct|enum|const|int|int64_t|void|bool)\b[\w *]*\besp_\w+"
+        r"|#define ESP_).*$",
         header,
         re.MULTILINE,
     )
     assert bare == []
+
+
+def test_program_of_the_header_compiles(tmp_path: Path) -> None:
+    text = text_of("src/core/espresso.h")
+    lines = re.findall(r"^ \*     (.*)$", text, re.MULTILINE)
+    program = "\n".join(lines).replace("{ ... }", "{ return 0; }")
+    assert "esp_cancel_all(" in program
+    source = tmp_path / "program.c"
+    source.write_text(
+        '#include "espresso.h"\nint main(void)\n{\n'
+        f'const char *key = "k";\n{program}\nreturn 1;\n}}\n'
+    )
+    warnings = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    subprocess.run(["cc", *warnings, f"-I{ROOT / 'src/core'}", source], check=True)
+
+
+# ---- code in docstrings, which the reference shows -----------------------------------
+
+
+def docstrings() -> dict[str, str]:
+    """Of the package, of all public names, and of the public methods of each."""
+    found = {"espresso": espresso.__doc__ or "", "sandbox": sandbox.__doc__ or ""}
+    public = {name: getattr(espresso, name) for name in espresso.__all__}
+    public |= {name: getattr(sandbox, name) for name in sandbox.__all__}
+    for name, thing in public.items():
+        if not isinstance(thing, str | dict):
+            found[name] = inspect.getdoc(thing) or ""
+        if inspect.isclass(thing):
+            members = [it for it in dir(thing) if not it.startswith("_")]
+            docs = {it: inspect.getdoc(getattr(thing, it)) or "" for it in members}
+            found |= {f"{name}.{it}": doc for it, doc in docs.items()}
+    return found
+
+
+SESSIONS = {name: text for name, text in docstrings().items() if ">>>" in text}
+
+
+@pytest.fixture
+def in_sandbox(
+    exchange: Exchange, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_of(exchange, clean_env).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("in_sandbox")
+@pytest.mark.parametrize("name", SESSIONS)
+def test_session_in_a_docstring(name: str, exchange: Exchange) -> None:
+    exchange.place("ADAUSDM", 2)
+    exchange.place("NIGHTUSDM", 1)
+    names: dict[str, object] = {"espresso": espresso}
+    for example in doctest.DocTestParser().get_examples(SESSIONS[name]):
+        if example.source.startswith("import"):
+            continue
+        got = f"{eval(example.source, names)}\n"
+        # Ids differ, and those shown are cut short.
+        want = example.want.replace("550e8400-...", "...")
+        assert doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS), got
+
+
+def code_of(docstring: str) -> list[str]:
+    """The blocks that stand below ``::``."""
+    found = re.findall(r"::\n\n((?: {4}.*\n|\n)+)", f"{inspect.cleandoc(docstring)}\n")
+    return [textwrap.dedent(block) for block in found]
+
+
+def test_code_in_docstrings(exchange: Exchange) -> None:
+    """Each block compiles; those of the sandbox, which are whole, are run."""
+    shown = {name: code_of(text) for name, text in docstrings().items()}
+    assert {"sandbox", "Exchange", "Guard"} <= {
+        it for it, code in shown.items() if code
+    }
+    for name, codes in shown.items():
+        for code in codes:
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            program = compile(code, name, "exec", flags)
+            if "Exchange(" in code:
+                exec(program, {"espresso": espresso, "Exchange": Exchange})
 
 
 # ---- figures -------------------------------------------------------------------------

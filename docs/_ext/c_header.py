@@ -22,15 +22,14 @@ TRAILING = re.compile(
     re.MULTILINE,
 )
 PLAIN = re.compile(r"^/\* (?P<text>(?:.|\n)*?) \*/$", re.MULTILINE)
-# A function without a comment in front: one further up is for it, too.
+# A function or macro without a comment in front: one further up is for it, too.
 UNTOLD = re.compile(
-    r"(?<!\*/\n)^(?=(?:struct|const|int|int64_t|void|bool)\b[\w *]*\besp_\w+\()",
+    r"(?<!\*/\n)^(?=(?:struct|const|int|int64_t|void|bool)\b[\w *]*\besp_\w+\("
+    r"|#define ESP_)",
     re.MULTILINE,
 )
 # Of a member that speaks for itself; hawkmoth leaves out what has no comment.
 SILENT = re.compile(r"(?<=[{;,]\n)(?=    (?![/* ])\w[^\n]*[;,]\n)")
-
-
 # Declared, defined in the core alone, and without a comment of its own.
 OPAQUE = re.compile(r"(?<=\n\n)(?=struct (?!cJSON)\w+;\n)")
 
@@ -48,11 +47,10 @@ def lifted(found: re.Match[str]) -> str:
 def converted(text: str) -> str:
     """The header with documentation comments; no declaration is changed."""
     text = SECTION.sub(r"/**\n * .. rubric:: \g<title>\n */\n/**/", text)
-    lines = [
-        TRAILING.sub(lifted, part) if not part.startswith("/*") else part
-        for part in re.split(r"(?m)^(/\*(?:.|\n)*?\*/\n)", text)
-    ]
-    text = "".join(lines)
+    parts = re.split(r"(?m)^(/\*(?:.|\n)*?\*/\n)", text)
+    text = "".join(
+        part if part.startswith("/*") else TRAILING.sub(lifted, part) for part in parts
+    )
     text = PLAIN.sub(r"/**\n * \g<text>\n */", text)
     # The first comment is the file's, not the include guard's below it.
     text = text.replace(" */\n#ifndef", " */\n/**/\n#ifndef", 1)

@@ -305,6 +305,7 @@ def arm(exchange: Exchange, what: str) -> None:
         exec(compile(f"{what}", "<exchange>", "exec"), names)
 
 
+@pytest.mark.slow  # the venv, and ccxt alone takes seconds to load
 @pytest.mark.parametrize("what", IN_CCXT)
 def test_error_in_ccxt_words(what: str, bot: Bot, ccxt_exchange: Exchange) -> None:
     arm(ccxt_exchange, what)
@@ -316,6 +317,7 @@ def test_error_in_ccxt_words(what: str, bot: Bot, ccxt_exchange: Exchange) -> No
     assert (told["error"], told["again"], told["outcome"]) == (error, again, outcome)
 
 
+@pytest.mark.slow
 def test_what_no_answer_came_to_is_tried_again(
     bot: Bot, ccxt_exchange: Exchange
 ) -> None:
@@ -329,6 +331,7 @@ def test_what_no_answer_came_to_is_tried_again(
     assert told["outcome"] == "unknown"
 
 
+@pytest.mark.slow
 def test_orders_in_ccxt_words(bot: Bot, ccxt_exchange: Exchange) -> None:
     ccxt_exchange.reset()
     ids = ccxt_exchange.place(SYMBOL, 2)
@@ -341,6 +344,7 @@ def test_orders_in_ccxt_words(bot: Bot, ccxt_exchange: Exchange) -> None:
     assert ccxt_exchange.open_orders() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("symbol", "error"),
     [(None, "ArgumentsRequired"), ("ADA USDM", "BadRequest")],
@@ -372,6 +376,7 @@ def test_no_class_of_ours_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ccxt_as_the_head_says(
     ccxt_python: Path, exchange: Exchange, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -44,7 +44,6 @@ README = text_of("README.md")
 
 # Run by tests/test_readme.py, with more than one shell, a keyboard, or a fresh machine.
 COMMANDS = [block.code for block in blocks("README.md", *SHELL)]
-NEEDS_PLUGIN = "needs the plugin"
 HERE_TOO = ("espresso cancel-all",)
 
 
@@ -62,10 +61,6 @@ EXAMPLES = {
 }
 
 
-def has_plugin() -> bool:
-    return bool(metadata.entry_points(group="pytest11", name="espresso"))
-
-
 @pytest.fixture(scope="module")
 def shared_exchange() -> Iterator[Exchange]:
     with Exchange(rate=None) as running:
@@ -79,9 +74,8 @@ def test_block(
     clean_env: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    reason = example.parsed.skipped
-    if reason and not (reason == NEEDS_PLUGIN and has_plugin()):
-        pytest.skip(reason)
+    if example.parsed.skipped:
+        pytest.skip(example.parsed.skipped)
     example.document.namespace.update(
         exchange=shared_exchange, env=clean_env, folder=tmp_path
     )
@@ -91,7 +85,7 @@ def test_block(
 # ---- the rules for blocks ------------------------------------------------------------
 
 # The blocks that are not run, and why; there is hardly ever a reason.
-NOT_RUN: dict[str, list[str]] = {"docs/testing.md": [NEEDS_PLUGIN]}
+NOT_RUN: dict[str, list[str]] = {}
 
 
 @pytest.mark.parametrize("name", pages())

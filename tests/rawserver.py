@@ -78,8 +78,9 @@ class Wire:
         self.sock.sendall(data)
 
     def answer(self, data: bytes) -> None:
-        """Read a request, then send these bytes."""
-        self.read_request()
+        """Read a request, then send these bytes; of a HEAD their head alone."""
+        if self.read_request().startswith(b"HEAD "):
+            data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         self.send(data)
 
     def hold(self) -> None:

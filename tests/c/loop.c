@@ -2,6 +2,7 @@
 #include "loop.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -239,6 +240,12 @@ loop_free(struct loop *loop, struct pressed *pressed)
     loop_settle(loop);
 }
 
+static bool
+is_watched(const struct loop *loop, int fd)
+{
+    return loop->reads[fd] || loop->writes[fd];
+}
+
 int
 loop_watches(const struct loop *loop)
 {
@@ -246,6 +253,27 @@ loop_watches(const struct loop *loop)
     int fd;
 
     for (fd = 0; fd <= loop->highest; fd++)
-        count += loop->reads[fd] || loop->writes[fd];
+        count += is_watched(loop, fd);
+    return count;
+}
+
+static bool
+is_of_network(int fd)
+{
+    struct sockaddr_storage name = {.ss_family = AF_UNIX};
+    socklen_t size = sizeof name;
+
+    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 &&
+           name.ss_family != AF_UNIX;
+}
+
+int
+loop_connections(const struct loop *loop)
+{
+    int count = 0;
+    int fd;
+
+    for (fd = 0; fd <= loop->highest; fd++)
+        count += is_watched(loop, fd) && is_of_network(fd);
     return count;
 }

@@ -59,4 +59,9 @@ void loop_free(struct loop *loop, struct pressed *pressed);
 /* Descriptors that the loop watches, the wake descriptor not among them. */
 int loop_watches(const struct loop *loop);
 
+/* Connections among them, made or in the making.  libcurl has descriptors of its
+ * own watched while a transfer runs: for its wake-ups [8.22], and for what its
+ * resolver tells it. */
+int loop_connections(const struct loop *loop);
+
 #endif

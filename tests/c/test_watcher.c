@@ -319,7 +319,7 @@ test_unwatched_connection(void **state)
         loop_open(&scene.loop, scene.world.pool);
         checked = &scene.loop;
         start(&scene, 1);
-        assert_int_equal(loop_watches(&scene.loop), 1);
+        assert_int_equal(loop_connections(&scene.loop), 1);
         run(&scene);
         assert_int_equal(outcome_of(&scene, 0)->kind, ESP_OK);
         assert_int_equal(outcome_of(&scene, 0)->timing.reused, !ended);
@@ -429,7 +429,7 @@ test_ended_in_flight(void **state)
         start(&scene, 2);
         while (!server_has_requests(scene.world.server, 2))
             loop_turn(&scene.loop, 1);
-        assert_int_equal(loop_watches(&scene.loop), 2);
+        assert_int_equal(loop_connections(&scene.loop), 2);
         if (i == 0) {
             esp_press_interrupt(scene.pressed.press);
             loop_settle(&scene.loop);

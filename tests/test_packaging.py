@@ -74,15 +74,20 @@ def test_what_is_behind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         return one > other
 
     monkeypatch.setattr(behind, "is_newer", as_text)
+
+    def said(library: Bundled, *versions: str, is_there: bool = True) -> str:
+        listed = [library.source, *versions]
+        return behind.verdict(library, listed, lambda version: is_there)
+
     curl = next(library for library in bundled() if library.name == "curl")
-    assert "up to date" in behind.verdict(
-        curl, [curl.source, "8.20.0-1", "8.9.9~rc1-1"]
-    )
-    assert "BEHIND: 8.99.0-1" in behind.verdict(curl, [curl.source, "8.99.0-1"])
+    assert "up to date" in said(curl, "8.20.0-1", "8.9.9~rc1-1")
+    assert said(curl, "8.99.0-1").endswith("BEHIND: 8.99.0-1 is out")
+    lacking = said(curl, "8.99.0-1", is_there=False)
+    assert "BEHIND: 8.99.0-1 is out, but the server does not have" in lacking
     openssl = next(library for library in bundled() if library.name == "openssl")
-    assert "up to date" in behind.verdict(openssl, [openssl.source, "4.0.3-1"])
+    assert "up to date" in said(openssl, "4.0.3-1")
     refused = Bundled(**{**vars(curl), "refused": {"8.99.0": "spins"}})
-    assert "8.99.0 is refused: it spins" in behind.verdict(refused, ["8.99.0-1"])
+    assert "8.99.0 is refused: it spins" in said(refused, "8.99.0-1")
 
 
 def test_what_is_no_code_is_packed_too() -> None:

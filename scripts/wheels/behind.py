@@ -2,12 +2,15 @@
 
 It asks Debian's lists of source packages (the suites that ``bundled.toml`` names) and
 exits with status 1 if something is behind, so that a scheduled run can tell. A release
-that ``bundled.toml`` refuses is named with its reason and counts as none.
+that ``bundled.toml`` refuses is named with its reason and counts as none. Debian's
+lists may name a source that its servers do not have, which is said, too.
 """
 
 import re
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .common import Bundled, WheelError, bundled, main, run
@@ -47,10 +50,15 @@ def newest(library: Bundled, versions: list[str]) -> str:
     return best
 
 
-def verdict(library: Bundled, versions: list[str]) -> str:
-    """Return the line to print for one library."""
+def verdict(
+    library: Bundled, versions: list[str], is_there: Callable[[str], bool]
+) -> str:
+    """Return the line to print for one library; `is_there` tells of a source."""
     best = newest(library, versions)
-    state = "up to date" if best == library.source else f"BEHIND: {best} is out"
+    state = "up to date"
+    if best != library.source:
+        lacking = "" if is_there(best) else ", but the server does not have its source"
+        state = f"BEHIND: {best} is out{lacking}"
     refused = [
         f"{version} is refused: it {reason}"
         for version, reason in library.refused.items()
@@ -66,7 +74,8 @@ def work() -> None:
         apt = Apt(Path(folder))
         for library in bundled():
             versions = apt.versions(library.name)
-            print(verdict(library, versions), flush=True)
+            is_there = partial(apt.has, library.name)
+            print(verdict(library, versions, is_there), flush=True)
             behind |= newest(library, versions) != library.source
     sys.exit(1 if behind else 0)
 

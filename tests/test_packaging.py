@@ -144,6 +144,35 @@ def test_an_archive_does_not_tell_who_made_it(tmp_path: Path) -> None:
         assert tar.getnames() == ["tree/file"]
 
 
+def in_repository() -> set[str]:
+    """What the repository keeps, or will; skips the test where there is none."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    return set(build.tracked())
+
+
+def test_what_is_installed_is_all_there_is(tmp_path: Path) -> None:
+    """Packages and data are lists in pyproject.toml, and a build in place does not
+    look at them: what is forgotten there is missing in wheels alone."""
+    command = [sys.executable, "setup.py", "--quiet", "build_py"]
+    subprocess.run([*command, "--build-lib", str(tmp_path)], cwd=ROOT, check=True)
+    built = {
+        path.relative_to(tmp_path).as_posix()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert built == {name for name in in_repository() if name.startswith("espresso/")}
+
+
+def test_the_sdist_is_whole(tmp_path: Path) -> None:
+    """A build from it needs what no package has: sources, headers, scripts."""
+    wanted = {name for name in in_repository() if name.startswith(("src/", "scripts/"))}
+    with tarfile.open(build.build_sdist(tmp_path)) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert wanted - held == set()
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE"} <= held
+
+
 @pytest.mark.parametrize(
     ("variable", "named"),
     [("PKG_CONFIG", "pkg-config"), ("CC", "a C compiler")],

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.cold import Program, bundle_store, hashed_store
@@ -44,6 +45,9 @@ BARE_LIMIT = 1.65  # times the bare interpreter, process with its first call
 PEER_LIMIT = 0.5  # of the fastest peer's process
 ROUNDS = 40
 PEERS = ROOT / ".venv-bench/bin/python"
+WHEEL = "espresso, the wheel"
+SYSTEM = "espresso, on the system's libcurl"
+BARE = "bare interpreter"
 SUITE = BUILD / "venv-suite"
 GUARD_TESTS = "tests/test_guard*.py"  # they mostly wait, so they do it side by side
 
@@ -80,6 +84,18 @@ CALLS = {
         " verify=BUNDLE_HERE).json())"
     ),
 }
+# How many files of machine code an import maps, and their bytes.
+MAPPED = """
+import os, sys
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return {line.split()[-1] for line in maps if ".so" in line}
+BEFORE_HERE
+before = mapped()
+import MODULE_HERE
+new = mapped() - before
+print(len(new), sum(map(os.path.getsize, new)))
+"""
 OURS = (
     "import espresso;"
     "print(espresso.Client('sandbox-bench', base_url=BASE_HERE).cancel_all('ADAUSDM'))"
@@ -183,35 +199,57 @@ def timed_import(module: str, before: str = "") -> str:
     return f"{start} import {module}; print(time.perf_counter() - start)"
 
 
-def programs(
-    server: Server, folder: Path, ours: str
-) -> tuple[dict[str, tuple[str, Program]], dict[str, tuple[str, Program]]]:
-    """Return imports and whole processes to measure: name to (python, program)."""
-    store = str(hashed_store(folder, server.ca_file))
-    bundle = str(bundle_store(folder, server.ca_file))
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SSL_CERT_DIR": store}
+@dataclass(frozen=True)
+class Imported:
+    """An import in a fresh process of one Python."""
+
+    python: str
+    module: str
+    timed: Program
+    before: str = ""
+
+    @classmethod
+    def of(
+        cls, python: str, module: str, env: dict[str, str], before: str = ""
+    ) -> "Imported":
+        timed = Program(timed_import(module, before), env, prints_seconds=True)
+        return cls(python, module, timed, before)
+
+    def code(self) -> tuple[int, float]:
+        """Return how many files of machine code it maps, and their MB."""
+        program = MAPPED.replace("MODULE_HERE", self.module)
+        program = program.replace("BEFORE_HERE", self.before)
+        told = Program(program, self.timed.environment).run(self.python).split()
+        return int(told[0]), int(told[1]) / 1e6
+
+
+def imports_of(ours: str, env: dict[str, str]) -> dict[str, Imported]:
+    """Return the imports to measure, by name."""
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
-    imports = {
-        "espresso, the wheel": (ours, Program(timed_import("espresso"), env, True)),
-        "espresso, on the system's libcurl": (
-            str(PEERS),
-            Program(timed_import("espresso", path), env, True),
-        ),
+    return {
+        WHEEL: Imported.of(ours, "espresso", env),
+        SYSTEM: Imported.of(str(PEERS), "espresso", env, path),
+        **{name: Imported.of(str(PEERS), module_of(name), env) for name in CALLS},
     }
+
+
+def calls_of(
+    server: Server, folder: Path, ours: str, env: dict[str, str]
+) -> dict[str, tuple[str, Program]]:
+    """Return the whole processes to measure: name to (python, program)."""
+    bundle = str(bundle_store(folder, server.ca_file))
     url = f"{server.base_url}/order/cancel-all"
+    words = {"URL": url, "STORE": env["SSL_CERT_DIR"], "BUNDLE": bundle}
+    ours_there = OURS.replace("BASE_HERE", repr(server.base_url))
     calls = {
-        "bare interpreter": (ours, Program("pass", env)),
-        "espresso, the wheel": (
-            ours,
-            Program(OURS.replace("BASE_HERE", repr(server.base_url)), env),
-        ),
+        BARE: (ours, Program("pass", env)),
+        WHEEL: (ours, Program(ours_there, env)),
     }
     for name, code in CALLS.items():
-        imports[name] = (str(PEERS), Program(timed_import(module_of(name)), env, True))
-        for word, value in (("URL", url), ("STORE", store), ("BUNDLE", bundle)):
+        for word, value in words.items():
             code = code.replace(word + "_HERE", repr(value))
         calls[name] = (str(PEERS), Program(code, env))
-    return imports, calls
+    return calls
 
 
 def module_of(peer: str) -> str:
@@ -240,24 +278,36 @@ def speed() -> None:
         (Path(name) / "nginx").mkdir()
         ours = wheel_venv(Path(name, "venv"))
         with nginx(Path(name, "nginx")) as server:
-            imports, calls = programs(server, Path(name), ours)
-            interleave(imports, ROUNDS)
+            store = str(hashed_store(Path(name), server.ca_file))
+            env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+            env["SSL_CERT_DIR"] = store
+            imports = imports_of(ours, env)
+            calls = calls_of(server, Path(name), ours, env)
+            timed = {name: (one.python, one.timed) for name, one in imports.items()}
+            interleave(timed, ROUNDS)
             interleave(calls, ROUNDS)
-    report(imports, calls)
+            bars = [*report_imports(imports), *report_calls(calls)]
+    held(bars)
 
 
-def report(
-    imports: dict[str, tuple[str, Program]], calls: dict[str, tuple[str, Program]]
-) -> None:
-    """Print the two tables, then the bars."""
-    bare = calls["bare interpreter"][1].samples
-    ours = calls["espresso, the wheel"][1].samples
-    print("import in a fresh process, ms: median [quartiles]")
-    first = imports["espresso, the wheel"][1].samples
-    for name, (_, program) in imports.items():
-        figure = difference(program.samples, [0.0] * len(program.samples))
-        times = ratio(program.samples, first)
-        print(f"  {name:36}{figure.text(1e3, 2):>24}  x {times.median:.1f}")
+def report_imports(imports: dict[str, Imported]) -> list[Bar]:
+    """Print the table of imports; return their bar."""
+    print("import in a fresh process: ms, median [quartiles], times ours; machine code")
+    ours = imports[WHEEL].timed.samples
+    for name, one in imports.items():
+        samples = one.timed.samples
+        figure = difference(samples, [0.0] * len(samples)).text(1e3, 2)
+        files, size = one.code()
+        times = ratio(samples, ours).median
+        print(f"  {name:36}{figure:>24}  x {times:<5.1f}{files:4} files {size:6.1f} MB")
+    share = ratio(ours, imports[SYSTEM].timed.samples).median
+    return [Bar("import, of that on the system's libcurl", share, 1.0, "x")]
+
+
+def report_calls(calls: dict[str, tuple[str, Program]]) -> list[Bar]:
+    """Print the table of whole processes; return their bars."""
+    bare = calls[BARE][1].samples
+    ours = calls[WHEEL][1].samples
     print("process with its first call over TLS, ms, and times the bare interpreter")
     for name, (_, program) in calls.items():
         figure = difference(program.samples, [0.0] * len(program.samples))
@@ -266,14 +316,10 @@ def report(
     bars = [
         Bar("process with the first call", ratio(ours, bare).median, BARE_LIMIT, "x")
     ]
-    for name, (_, program) in calls.items():
-        if name in CALLS:
-            share = ratio(ours, program.samples).median
-            bars.append(Bar(f"of the process with {name}", share, PEER_LIMIT, "x"))
-    system = imports["espresso, on the system's libcurl"][1].samples
-    share = ratio(first, system).median
-    bars.append(Bar("import, of that on the system's libcurl", share, 1.0, "x"))
-    held(bars)
+    for name in CALLS:
+        share = ratio(ours, calls[name][1].samples).median
+        bars.append(Bar(f"of the process with {name}", share, PEER_LIMIT, "x"))
+    return bars
 
 
 # ---- Whether it is right -------------------------------------------------------------

@@ -106,14 +106,19 @@ status_has_no_body(int status)
     return status == 204 || status == 304;
 }
 
-/* The connection ended in an answer, without TLS's goodbye.  Early libcurls
- * took that for the answer's end [7.88], later ones do not [8.22]: its framing
- * is judged in both.  Only OpenSSL's words tell it from a reset. */
+/* The connection ended in an answer: without TLS's goodbye, which early
+ * libcurls take for the answer's end [7.88] and later ones do not [8.22], or
+ * just before the empty line of a head, where early ones miss the body and
+ * later ones do not.  The framing is judged in all of them.  Only OpenSSL's
+ * words tell the first from a reset. */
 static bool
 was_cut_off(const struct esp_response *response)
 {
+    if (response->http_status < 200)
+        return false;
+    if (response->curl_code == CURLE_PARTIAL_FILE)
+        return !response->head_complete;
     return response->curl_code == CURLE_RECV_ERROR &&
-           response->http_status >= 200 &&
            strstr(response->detail, "unexpected eof") != NULL;
 }
 

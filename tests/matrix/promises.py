@@ -81,7 +81,7 @@ headers  | partial status line, RST        | ConnectionLostError | unknown  | ag
 headers  | partial status line, silence    | RequestTimeoutError | unknown  | again
 headers  | partial block, FIN              | ResponseError       | unknown  | again
 headers  | partial block, close_notify     | ResponseError       | unknown  | again
-headers  | all but the empty line, FIN     | ConnectionLostError | unknown  | again
+headers  | all but the empty line, FIN     | ResponseError       | unknown  | again
 headers  | partial block, RST              | ConnectionLostError | unknown  | again
 headers  | partial block, silence          | RequestTimeoutError | unknown  | again
 headers  | drip                            | RequestTimeoutError | unknown  | again

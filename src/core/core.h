@@ -267,6 +267,9 @@ int64_t policy_attempt_ms(int number, int64_t attempt_timeout_ms,
 bool lookups_exhausted(void);
 void lookups_note_abandoned(void);
 
+/* Whether a thread can be started for one. */
+bool lookups_have_thread(void);
+
 void lookups_prepare_fork(void);
 void lookups_after_fork(bool in_child);
 

@@ -168,6 +168,23 @@ lane_reset(struct esp_lane *lane)
                                        .total_s = -1};
 }
 
+/* False: response says why no name can be looked up. */
+static bool
+may_look_up(struct esp_response *response)
+{
+    response->curl_code = CURLE_COULDNT_RESOLVE_HOST;
+    if (lookups_exhausted())
+        snprintf(response->detail, sizeof response->detail,
+                 "%d name look-ups hang already: DNS does not answer",
+                 ESP_LOOKUPS_MAX);
+    else if (!lookups_have_thread())
+        snprintf(response->detail, sizeof response->detail,
+                 "no thread can be started to look the name up");
+    else
+        response->curl_code = CURLE_OK;
+    return response->curl_code == CURLE_OK;
+}
+
 bool
 lane_start(struct esp_lane *lane, const struct esp_target *target,
            const struct esp_request *request)
@@ -179,13 +196,8 @@ lane_start(struct esp_lane *lane, const struct esp_target *target,
         lane_close(lane);
     lane->needs_dns = lane->multi == NULL &&
                       (target->base.needs_dns || target->proxy != NULL);
-    if (lane->needs_dns && lookups_exhausted()) {
-        response->curl_code = CURLE_COULDNT_RESOLVE_HOST;
-        snprintf(response->detail, sizeof response->detail,
-                 "%d name look-ups hang already: DNS does not answer",
-                 ESP_LOOKUPS_MAX);
+    if (lane->needs_dns && !may_look_up(response))
         return false;
-    }
     if (lane->multi == NULL && !lane_open(lane, target)) {
         lane_close(lane);
         return false;

@@ -1,4 +1,4 @@
-/* lookups.c - how many name look-ups were left hanging.
+/* lookups.c - how many name look-ups were left hanging, and whether one may begin.
  *
  * A look-up that outlives its transfer keeps a detached thread until the
  * resolver answers.  A bot that retries for hours while DNS hangs must not
@@ -32,6 +32,25 @@ lookups_note_abandoned(void)
     if (abandoned_count == 2 * ESP_LOOKUPS_MAX)
         abandoned_count = ESP_LOOKUPS_MAX;
     pthread_mutex_unlock(&lock);
+}
+
+static void *
+end_at_once(void *unused)
+{
+    return unused;
+}
+
+/* Later libcurls do not look whether theirs has started, and wait for it until
+ * the time is over [8.22: lib/thrdqueue.c]. */
+bool
+lookups_have_thread(void)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, end_at_once, NULL) != 0)
+        return false;
+    pthread_detach(thread);
+    return true;
 }
 
 void

@@ -4,6 +4,8 @@
  * resolver threads call it. */
 #include "world.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -33,6 +35,21 @@ getaddrinfo(const char *node, const char *service,
     inside--;
     pthread_mutex_unlock(&lock);
     return EAI_NONAME;
+}
+
+/* And its own pthread_create: there may be no thread to be had. */
+static bool threads_are_short;
+
+int
+pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+               void *(*run)(void *), void *user)
+{
+    int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *),
+                void *);
+    void *found = dlsym(RTLD_NEXT, "pthread_create");
+
+    memcpy(&next, &found, sizeof next);
+    return threads_are_short ? EAGAIN : next(thread, attributes, run, user);
 }
 
 static void
@@ -86,6 +103,29 @@ test_unknown_name(void **state)
     assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
     assert_int_equal(world.outcome.curl_code, CURLE_COULDNT_RESOLVE_HOST);
     assert_int_equal(world.outcome.attempts, 2);
+    world_close(&world);
+}
+
+/* Said at once, not when the time is over. */
+static void
+test_no_thread(void **state)
+{
+    struct world world;
+    int64_t began;
+
+    (void)state;
+    world_open_with(&world, NULL, 0, by_name);
+    world.cancel.max_retries = 0;
+    threads_are_short = true;
+    began = esp_clock_ms();
+    world_press(&world);
+    threads_are_short = false;
+    assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
+    assert_int_equal(world.outcome.call_sent, ESP_NOT_SENT);
+    assert_non_null(strstr(world.outcome.message, "no thread can be started"));
+    assert_true(esp_clock_ms() - began < world.cancel.connect_timeout_ms);
+    world_press(&world);
+    assert_int_equal(world.outcome.curl_code, CURLE_COULDNT_RESOLVE_HOST);
     world_close(&world);
 }
 
@@ -189,6 +229,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unknown_name),
+        cmocka_unit_test(test_no_thread),
         cmocka_unit_test_teardown(test_hanging_resolver, release),
         cmocka_unit_test(test_table_is_a_ring),
     };

@@ -27,6 +27,7 @@ from .build import tracked
 from .common import (
     BUILD,
     DIST,
+    HALF_AN_HOUR,
     ROOT,
     WheelError,
     bundled,
@@ -36,6 +37,7 @@ from .common import (
     say,
     sha256,
 )
+from .places import interpreters
 
 LIBC = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"}
 LOADERS = {"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
@@ -338,6 +340,11 @@ def installed_tree(folder: Path) -> tuple[Path, str]:
         if not name.startswith("espresso/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    run(["scripts/bootstrap", "servers"])
+    (folder / "build").mkdir()
+    for name in ("nginx", "haproxy"):
+        if (BUILD / name).exists():
+            (folder / "build" / name).symlink_to(BUILD / name)
     asked = "import espresso; print(espresso.__path__[0])"
     installed = Path(run([python, "-I", "-c", asked]).strip())
     (folder / "espresso").symlink_to(installed)
@@ -359,12 +366,18 @@ def pytest_runs() -> list[list[str]]:
 
 
 def suite() -> None:
-    """Run the whole pytest suite on the installed wheel; print what was skipped."""
+    """Run the whole pytest suite on the installed wheel; print what was skipped.
+
+    Each CPython of this machine is on PATH, for the tests that start some of them.
+    """
+    folders = [str(python.parent) for python in interpreters()]
+    path = os.pathsep.join([os.environ["PATH"], *folders])
     with tempfile.TemporaryDirectory(prefix="espresso-") as name:
         tree, python = installed_tree(Path(name, "tree"))
+        env = {**os.environ, "ESPRESSO_WERROR": "1", "PATH": path}
         for arguments in pytest_runs():
             command = [python, "-m", "pytest", "-q", *arguments]
-            text = run(command, cwd=tree, env={**os.environ, "ESPRESSO_WERROR": "1"})
+            text = run(command, cwd=tree, env=env, timeout=2 * HALF_AN_HOUR)
             told = [line for line in text.splitlines() if line.startswith("SKIPPED")]
             print("\n".join([*told, text.splitlines()[-1]]), flush=True)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.wheels import behind, build, lint, places
+from scripts.wheels import behind, build, check, lint, places
 from scripts.wheels.common import Bundled, bundled, pins, suites
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +123,13 @@ def test_every_place_of_roots_is_tried() -> None:
     known = {name: set(re.findall(r'"(.+?)"', body)) for name, body in lists}
     assert known["directories"] == set(places.HASHED.values())
     assert known["files"] == set(places.BUNDLES.values())
+
+
+def test_contributing_names_every_part() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for target, parts in (("wheel-test", places.PARTS), ("wheel-check", check.PARTS)):
+        named = re.findall(rf"^\| `make {target} PARTS=(\w+)` \|", text, re.MULTILINE)
+        assert named == list(parts)
 
 
 def test_an_archive_does_not_tell_who_made_it(tmp_path: Path) -> None:

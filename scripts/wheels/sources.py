@@ -63,17 +63,6 @@ class Apt:
         shown = run(["apt-cache", *self.options, "showsrc", package])
         return re.findall(r"^Version: (.+)$", shown, re.MULTILINE)
 
-    def has(self, package: str, version: str) -> bool:
-        """Tell whether a version that the lists name can be fetched."""
-        source = ["apt-get", "-q", *self.options, "source", "--download-only"]
-        with tempfile.TemporaryDirectory() as folder:
-            try:  # the part with the patches, which is small
-                wanted = ["--diff-only", f"{package}={version}"]
-                run([*source, *wanted], cwd=Path(folder))
-            except WheelError:
-                return False
-        return True
-
     def download(self, package: str, version: str, folder: Path) -> None:
         """Download all files of a source package into ``folder``."""
         wanted = f"{package}={version}"

@@ -257,8 +257,8 @@ loop_watches(const struct loop *loop)
     return count;
 }
 
-static bool
-is_of_network(int fd)
+bool
+loop_is_connection(int fd)
 {
     struct sockaddr_storage name = {.ss_family = AF_UNIX};
     socklen_t size = sizeof name;
@@ -274,6 +274,6 @@ loop_connections(const struct loop *loop)
     int fd;
 
     for (fd = 0; fd <= loop->highest; fd++)
-        count += is_watched(loop, fd) && is_of_network(fd);
+        count += is_watched(loop, fd) && loop_is_connection(fd);
     return count;
 }

@@ -63,5 +63,6 @@ int loop_watches(const struct loop *loop);
  * own watched while a transfer runs: for its wake-ups [8.22], and for what its
  * resolver tells it. */
 int loop_connections(const struct loop *loop);
+bool loop_is_connection(int fd);
 
 #endif

@@ -391,7 +391,8 @@ test_interrupted(void **state)
         while (i == 0 ? !server_has_requests(world.server, 2)
                       : press->calls[0]->state != CALL_QUEUED) {
             assert_false(esp_press_is_done(press));
-            if (i == 1) /* no second slot, even if one turn brings the answer */
+            if (i ==
+                1) /* no second slot, even if one turn brings the answer */
                 press->pace = (struct pace){
                     {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX,
                      INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX}};

@@ -208,6 +208,7 @@ press_ok(struct scene *scene, size_t count)
     loop_free(&scene->loop, &scene->pressed);
 }
 
+/* Of the connections that are open. */
 static unsigned
 times_added(const struct loop *loop)
 {
@@ -215,7 +216,7 @@ times_added(const struct loop *loop)
     int fd;
 
     for (fd = 0; fd <= loop->highest; fd++)
-        sum += loop->added[fd];
+        sum += loop_is_connection(fd) ? loop->added[fd] : 0;
     return sum;
 }
 
@@ -500,6 +501,7 @@ test_name_lookup(void **state)
     struct esp_settings settings = {.user_agent = "espresso-test"};
     char url[64];
     bool came_again = false;
+    int waited;
     int fd;
 
     (void)state;
@@ -521,7 +523,10 @@ test_name_lookup(void **state)
     assert_int_equal(outcome_of(&scene, 2)->kind, ESP_TRANSPORT);
     assert_int_equal(outcome_of(&scene, 2)->call_sent, ESP_NOT_SENT);
     assert_int_equal(outcome_of(&scene, 2)->attempts, 3);
-    assert_true(server_has_requests(scene.world.server, 9));
+    for (waited = 0; !server_has_requests(scene.world.server, 9); waited++) {
+        assert_true(waited < 10000); /* a busy machine reads them later */
+        sleep_ms(1);
+    }
     assert_int_equal(loop_watches(&scene.loop), 0);
     for (fd = 0; fd <= scene.loop.highest; fd++)
         came_again = came_again || scene.loop.added[fd] > 2;

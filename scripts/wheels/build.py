@@ -23,7 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import libraries
-from .common import BUILD, DIST, ROOT, WheelError, clean_environment, main, run, say
+from .common import (
+    BUILD,
+    DIST,
+    ROOT,
+    WheelError,
+    clean_environment,
+    extract,
+    main,
+    run,
+    say,
+)
 
 FREETHREADED = BUILD / "python3.13t/bin/python3"
 HOOK = "import sys, setuptools.build_meta as backend; print(backend.{}(sys.argv[1]))"
@@ -127,7 +137,7 @@ def build_wheel(wheel: Wheel, sdist: Path, out: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="espresso-") as name:
         work = Path(name).resolve()
         with tarfile.open(sdist) as archive:
-            archive.extractall(work, filter="data")
+            extract(archive, work)
         tree = work / sdist.name.removesuffix(".tar.gz")
         env = cross_environment(wheel, static, work)
         raw = hook("build_wheel", wheel.python, tree, work, env)

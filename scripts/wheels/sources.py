@@ -11,7 +11,18 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from .common import BUILD, Bundled, WheelError, bundled, main, run, say, sha256, suites
+from .common import (
+    BUILD,
+    Bundled,
+    WheelError,
+    bundled,
+    extract,
+    main,
+    run,
+    say,
+    sha256,
+    suites,
+)
 
 FOLDER = BUILD / "sources"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -104,10 +115,10 @@ def unpack(library: Bundled, folder: Path) -> Path:
     """
     tree = folder / library.name
     with tarfile.open(FOLDER / library.file(".orig.tar.gz")) as archive:
-        archive.extractall(folder, filter="tar")
+        extract(archive, folder)
         (folder / archive.getnames()[0].split("/")[0]).rename(tree)
     with tarfile.open(FOLDER / library.file(".debian.tar.xz")) as archive:
-        archive.extractall(tree, filter="tar")
+        extract(archive, tree)
     series = (tree / "debian/patches/series").read_text(encoding="utf-8")
     for line in series.splitlines():
         name = line.split("#")[0].strip()

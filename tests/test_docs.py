@@ -12,7 +12,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
-from importlib import metadata
 from pathlib import Path
 
 import pytest

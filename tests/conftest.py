@@ -34,6 +34,13 @@ def cleaned() -> dict[str, str]:
     }
 
 
+def clean(patch: pytest.MonkeyPatch) -> None:
+    """Take all of that out of this process, and let go what the plugin holds."""
+    for name in set(os.environ) - set(cleaned()):
+        patch.delenv(name)
+    patch.setattr(_client, "held_to_loopback", False)
+
+
 # Markers of tests that a sanitizer stands in the way of.
 NOT_SANITIZED = ("clock", "forked", "memory", "preload")
 
@@ -50,10 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) - set(cleaned()):
-        monkeypatch.delenv(name)
+    clean(monkeypatch)
     monkeypatch.setattr(_client, "_clients", {})
-    monkeypatch.setattr(_client, "held_to_loopback", False)
     monkeypatch.setattr(_watch, "_said", set())
 
 

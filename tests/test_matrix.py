@@ -7,7 +7,6 @@ fault through every face, as often as it is asked for.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import espresso
-from tests.conftest import cleaned
+from tests.conftest import clean
 from tests.matrix import trial as trials
 from tests.matrix.faults import FAULTS
 from tests.matrix.press import ALL_FACES, COMMAND_LINE
@@ -42,8 +41,7 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
         and "verdicts" in item.fixturenames
     ]
     with pytest.MonkeyPatch.context() as patch:
-        for name in set(os.environ) - set(cleaned()):
-            patch.delenv(name)
+        clean(patch)  # for between the tests, too: trials go on there
         with running(trial for row in chosen for trial in trials_of(str(row))) as begun:
             yield begun
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.conftest import clean
 from tests.matrix.faults import FAULTS
 from tests.matrix.trial import Trial, faults_of
 
@@ -70,8 +71,10 @@ def rows_of_tests(
         and item.module is request.module
         and "found" in item.fixturenames
     ]
-    with rows_running(rows, chosen, at_once) as begun:
-        yield begun
+    with pytest.MonkeyPatch.context() as patch:
+        clean(patch)  # for between the tests, too: rows go on there
+        with rows_running(rows, chosen, at_once) as begun:
+            yield begun
 
 
 def _try(trial: Trial) -> list[str]:

@@ -95,6 +95,8 @@ TORTURERS   := $(patsubst tests/torture/%.c,%.o,\
                life.o loop.o server.o world.o
 TORTURE_OF   = $(addprefix build/$(1)/,$(TORTURERS)) \
                $(patsubst src/%.c,build/$(1)/%.o,$(wildcard src/core/*.c))
+# Its stories side by side; most of them wait now and then.
+TORTURED     = $(1) stories | xargs -d '\n' -n 1 -P 4 $(1) $(2)
 TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
 
 # ---- what a Python without a GIL is tested with ------------------------------
@@ -136,9 +138,8 @@ test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
 %.run: %
 	@setarch -R $< 2>&1
 
-# Story by story; most of them wait now and then.
 torture: build/torture/torture ## let allocations of the core fail: every one, of OpenSSL's the STRIDE-th
-	@$< stories | xargs -d '\n' -n 1 -P 4 $< $(STRIDE)
+	@$(call TORTURED,$<,$(STRIDE))
 
 # With those of Python itself, and all of OpenSSL's.
 test-torture: STRIDE = 1
@@ -148,7 +149,7 @@ test-torture: build torture ## let every allocation fail, one at a time (long)
 # Leaks, too. test_memory and the preloaded parts of pytest have a malloc of their own.
 test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)
 	@$(SIDE_BY_SIDE) $(ASAN_PROGRAMS:=.run)
-	@build/asan/torture stories | xargs -d '\n' -n 1 -P 4 build/asan/torture 200
+	@$(call TORTURED,build/asan/torture,200)
 	@scripts/asan --numprocesses 2 --dist loadfile -m "not long and not chaos" $(TESTS)
 
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.

@@ -123,6 +123,11 @@ def chaos(calls: int) -> tuple[tuple[str, ...], ...]:
 
 
 PASSED = total(r"^\[  PASSED  \] (\d+) test", "tests in C")
+JUDGED = total(r"^  calls +(\d+) in", "calls judged")
+ROWS = said(r"^(\d+ rows, \d+ calls|\d+ rows not held)")
+RUNS = total(r"^all +([\d,]+)", "runs")
+ALLOCATIONS = total(r"held without any one of (\d+) allocations", "allocations")
+GROWTH = said(r"^(memory \(KiB\)|descriptors|threads) .* at the end +(-?\d+), at most")
 PYTEST = said(r"^=* ?(\d+ passed.*?) in ")
 
 FIGURES = (
@@ -131,35 +136,35 @@ FIGURES = (
         "chaos judge: calls of four faces, three seeds",
         "20,000 calls, 0 violations",
         chaos(CHAOS_CALLS),
-        total(r"^  calls +(\d+) in", "calls judged"),
+        JUDGED,
     ),
     Figure(
         "matrix",
         "fault matrix: every row, in every face",
         "all rows",
         (make("matrix", "REPEATS=1"),),
-        said(r"^(\d+ rows, \d+ calls|\d+ rows not held)"),
+        ROWS,
     ),
     Figure(
         "fuzz",
         "fuzzing under ASan and UBSan",
         "5,000,000 runs, 0 findings",
         (make("fuzz", "RUNS=5000000"),),
-        total(r"^all +([\d,]+)", "runs"),
+        RUNS,
     ),
     Figure(
         "torture",
         "torture: allocations of a call that fail, one at a time",
         "no crash, no leak, no claim that is not true",
         (make("torture"),),
-        total(r"held without any one of (\d+) allocations", "allocations"),
+        ALLOCATIONS,
     ),
     Figure(
         "soak",
         "soak: one client, a fault in 1 % of the calls",
         "100,000 calls: memory +256 KiB, descriptors and threads +0",
         (make("soak", "CALLS=100000"),),
-        said(r"^(memory \(KiB\)|descriptors|threads) .* at the end +(-?\d+), at most"),
+        GROWTH,
     ),
     Figure(
         "valgrind",
@@ -238,7 +243,7 @@ RELEASE = Column(
             "torture: every allocation of the core, libcurl, cJSON and OpenSSL",
             "no crash, no leak, no claim that is not true",
             (make("torture", "STRIDE=1"),),
-            total(r"held without any one of (\d+) allocations", "allocations"),
+            ALLOCATIONS,
         ),
         Figure(
             "torture-python",
@@ -252,28 +257,28 @@ RELEASE = Column(
             "soak: one client, a fault in 1 % of the calls",
             "10,000,000 calls: memory +1 MiB, descriptors and threads +0",
             (make("soak", "CALLS=10000000"),),
-            said(r"^(memory \(KiB\)|descriptors|threads) .* at the end +(-?\d+), at"),
+            GROWTH,
         ),
         Figure(
             "chaos",
             "chaos judge: calls of four faces, three seeds",
             "200,000 calls, 0 violations",
             chaos(CHAOS_CALLS_LONG),
-            total(r"^  calls +(\d+) in", "calls judged"),
+            JUDGED,
         ),
         Figure(
             "matrix",
             "fault matrix: every row, in every face, ten times",
             "all rows",
             (make("matrix", "REPEATS=10"),),
-            said(r"^(\d+ rows, \d+ calls|\d+ rows not held)"),
+            ROWS,
         ),
         Figure(
             "fuzz",
             "fuzzing under ASan and UBSan, an hour of one processor",
             "0 findings",
             (make("fuzz", "SECONDS=3300", "JOBS=1"),),
-            total(r"^all +([\d,]+)", "runs"),
+            RUNS,
         ),
         Figure(
             "asan",

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown.lexers import (
     DirectiveInHTMLCommentLexer,
@@ -206,11 +207,16 @@ def environment_of(exchange: Exchange, base: Mapping[str, str]) -> dict[str, str
         **base,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base["PATH"]]),
         "PYTHONPATH": str(ROOT),
-        "ESPRESSO_LOOPBACK_ONLY": "1",
-        "DELTADEFI_API_KEY": exchange.key,
-        "DELTADEFI_BASE_URL": exchange.url,
-        "SSL_CERT_FILE": exchange.ca_file,
+        **exchange.environment,
     }
+
+
+def enter(
+    patch: pytest.MonkeyPatch, exchange: Exchange, base: Mapping[str, str]
+) -> None:
+    """Have this process in that environment."""
+    for name, value in environment_of(exchange, base).items():
+        patch.setenv(name, value)
 
 
 def same_but_variable(text: str) -> str:

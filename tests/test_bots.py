@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry
 import espresso
 from espresso.sandbox import Exchange
 from examples import metrics_prometheus, strategy, traces_opentelemetry
-from tests.documents import PATIENCE, ROOT, environment_of, run
+from tests.documents import PATIENCE, ROOT, enter, environment_of, run
 
 SYMBOL = "ADAUSDM"
 
@@ -392,8 +392,7 @@ def test_ccxt_as_the_head_says(
 def in_environment(
     exchange: Exchange, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in environment_of(exchange, clean_env).items():
-        monkeypatch.setenv(name, value)
+    enter(monkeypatch, exchange, clean_env)
 
 
 class Quoter(strategy.Strategy):

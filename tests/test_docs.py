@@ -29,7 +29,7 @@ from tests.documents import (
     SHELL,
     Block,
     blocks,
-    environment_of,
+    enter,
     examples,
     pages,
     parse_blocks,
@@ -345,8 +345,7 @@ SESSIONS = {name: text for name, text in docstrings().items() if ">>>" in text}
 def in_sandbox(
     exchange: Exchange, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in environment_of(exchange, clean_env).items():
-        monkeypatch.setenv(name, value)
+    enter(monkeypatch, exchange, clean_env)
 
 
 @pytest.mark.usefixtures("in_sandbox")

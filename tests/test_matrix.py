@@ -21,7 +21,7 @@ from tests.matrix import trial as trials
 from tests.matrix.faults import FAULTS
 from tests.matrix.press import ALL_FACES, COMMAND_LINE
 from tests.matrix.promises import PROMISES
-from tests.matrix.runner import Verdicts, running
+from tests.matrix.runner import Verdicts, asked, running
 from tests.matrix.trial import Trial, faults_of, trials_of
 
 needs_linux = pytest.mark.skipif(
@@ -33,16 +33,10 @@ needs_linux = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def verdicts(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
     """All trials of the rows that are asked for, side by side."""
-    chosen = [
-        item.callspec.params["row"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and "verdicts" in item.fixturenames
-    ]
+    chosen = [str(one["row"]) for one in asked(request, "verdicts")]
     with pytest.MonkeyPatch.context() as patch:
         clean(patch)  # for between the tests, too: trials go on there
-        with running(trial for row in chosen for trial in trials_of(str(row))) as begun:
+        with running(trial for row in chosen for trial in trials_of(row)) as begun:
             yield begun
 
 

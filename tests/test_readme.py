@@ -36,6 +36,7 @@ from tests.documents import (
     UUID,
     bash,
     blocks,
+    enter,
     environment_of,
     examples,
     pages,
@@ -75,8 +76,7 @@ def cancel_until_sure(
 ) -> Callable[[str], espresso.CancelAllResult]:
     """The README's function, in this process, without its pauses."""
     (code,) = (block.code for block in PYTHON if "def cancel_until_sure" in block.code)
-    for name, value in environment_of(exchange, os.environ).items():
-        monkeypatch.setenv(name, value)
+    enter(monkeypatch, exchange, os.environ)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     definition = code[: code.index("\n\n\nprint(")]
     names: dict[str, Callable[[str], espresso.CancelAllResult]] = {}

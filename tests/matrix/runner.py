@@ -60,17 +60,22 @@ def rows_running(
         yield dict(zip(chosen, begun, strict=True))
 
 
+def asked(request: pytest.FixtureRequest, fixture: str) -> Iterator[dict[str, object]]:
+    """Parameters of the chosen tests of a module that take this fixture."""
+    for item in request.session.items:
+        if (
+            isinstance(item, pytest.Function)
+            and item.module is request.module
+            and fixture in item.fixturenames
+        ):
+            yield item.callspec.params
+
+
 def rows_of_tests(
     request: pytest.FixtureRequest, rows: Mapping[str, Row], at_once: int
 ) -> Iterator[Found]:
     """The body of a module's fixture `found`: what the chosen tests of it ask for."""
-    chosen = [
-        (str(item.callspec.params["row"]), str(item.callspec.params["face"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and "found" in item.fixturenames
-    ]
+    chosen = [(str(one["row"]), str(one["face"])) for one in asked(request, "found")]
     with pytest.MonkeyPatch.context() as patch:
         clean(patch)  # for between the tests, too: rows go on there
         with rows_running(rows, chosen, at_once) as begun:

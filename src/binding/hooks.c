@@ -236,13 +236,21 @@ hooks_tell_result(const struct listeners *listeners, const char *symbol,
     errors_put_back(error);
 }
 
+static bool
+has_lower_case(const char *symbol)
+{
+    while (*symbol != '\0' && (*symbol < 'a' || *symbol > 'z'))
+        symbol++;
+    return *symbol != '\0';
+}
+
 bool
 hooks_warn_lower_case(const char *symbol)
 {
     PyObject *module;
     PyObject *result = NULL;
 
-    if (strpbrk(symbol, "abcdefghijklmnopqrstuvwxyz") == NULL)
+    if (!has_lower_case(symbol))
         return true;
     module = PyImport_ImportModule(WATCH_MODULE);
     if (module != NULL)

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -185,26 +184,34 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
     return CURL_PREREQFUNC_OK;
 }
 
-/* The value of header `name` (with its colon) in a line, or NULL. */
+/* The value of header `name` (with its colon) in a line, or NULL.  Most lines
+ * are told apart by their first letter. */
 static const char *
 header_value(const char *line, size_t length, const char *name)
 {
     size_t name_length = strlen(name);
 
-    if (length < name_length || strncasecmp(line, name, name_length) != 0)
+    if (length < name_length || (line[0] | 0x20) != (name[0] | 0x20) ||
+        strncasecmp(line, name, name_length) != 0)
         return NULL;
     return line + name_length;
 }
 
-/* Copy a header's value without the white space around it. */
+/* Copy a header's value without the white space around it, up to a NUL. */
 static void
 keep_value(char *out, size_t size, const char *value, const char *end)
 {
+    size_t length;
+
     while (value < end && (*value == ' ' || *value == '\t'))
         value++;
     while (end > value && (unsigned char)end[-1] <= ' ')
         end--;
-    snprintf(out, size, "%.*s", (int)(end - value), value);
+    length = strnlen(value, (size_t)(end - value));
+    if (length >= size)
+        length = size - 1;
+    memcpy(out, value, length);
+    out[length] = '\0';
 }
 
 /* A length that leaves no doubt: digits that a 64-bit number holds. */

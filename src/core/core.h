@@ -126,11 +126,15 @@ struct esp_request {
     int64_t connect_timeout_ms;
 };
 
-/* The memory that libcurl reads a request from; one a lane. */
+/* What an easy handle was last told to ask. */
+enum request_asked { ASKED_NOTHING, ASKED_CANCEL, ASKED_WARM_UP };
+
+/* The memory that libcurl reads a request from; one for each easy handle. */
 struct esp_request_text {
+    enum request_asked asked;
     char key_line[sizeof "X-API-KEY: " + ESP_KEY_MAX];
     char body[sizeof "{\"symbol\":\"\"}" + ESP_SYMBOL_MAX];
-    struct curl_slist headers[4]; /* our own nodes: libcurl only reads them */
+    struct curl_slist headers[3]; /* our own nodes: libcurl only reads them */
 };
 
 /* Set one option of the local `easy`, unless an earlier one failed; the code
@@ -164,7 +168,8 @@ CURLcode request_prepare_connection(CURL *easy,
                                     const struct esp_target *target,
                                     const struct esp_trust *trust);
 
-/* Set what this request is.  `text` must live as long as the transfer. */
+/* Set what this request is; what the handle was told before is not told again.
+ * `text` must live as long as the handle, and belongs to no other. */
 CURLcode request_prepare(CURL *easy, const struct esp_target *target,
                          const struct esp_request *request,
                          struct esp_request_text *text);

@@ -105,6 +105,7 @@ lane_close(struct esp_lane *lane)
     callbacks_forget_sockets(lane);
     lane->running = false;
     lane->easy = NULL;
+    lane->text.asked = ASKED_NOTHING;
     lane->multi = NULL;
     lane->watch_count = 0;
     lane->timer_at = -1;

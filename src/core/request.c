@@ -109,17 +109,17 @@ static void
 link_headers(struct esp_request_text *text, bool with_key)
 {
     static char *const lines[] = {"Content-Type: application/json",
-                                  "Accept: application/json", "Expect:"};
+                                  "Accept: application/json"};
     size_t i;
 
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 2; i++) {
         text->headers[i].data = lines[i];
         text->headers[i].next = &text->headers[i + 1];
     }
-    text->headers[3].data = text->key_line;
-    text->headers[3].next = NULL;
+    text->headers[2].data = text->key_line;
+    text->headers[2].next = NULL;
     if (!with_key)
-        text->headers[2].next = NULL;
+        text->headers[1].next = NULL;
 }
 
 /* Copy `text` to `out` and return the byte after it: on the warm path this is
@@ -134,32 +134,39 @@ append(char *out, const char *text)
 }
 
 /* Symbol and key were checked when the call began: both fit. */
-static CURLcode
-set_cancel(CURL *easy, const struct esp_target *target,
-           const struct esp_request *request, struct esp_request_text *text)
+static size_t
+write_cancel(const struct esp_request *request, struct esp_request_text *text)
 {
-    CURLcode code = CURLE_OK;
     char *end = append(text->body, "{\"symbol\":\"");
 
     end = append(append(end, request->symbol), "\"}");
     append(append(text->key_line, KEY_NAME), request->api_key);
-    link_headers(text, true);
-    SET(CURLOPT_URL, target->endpoint);
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_POSTFIELDS, text->body);
-    SET(CURLOPT_POSTFIELDSIZE, (long)(end - text->body));
-    return code;
+    return (size_t)(end - text->body);
 }
 
+/* What is the same for all cancels, and for all warm-ups. */
 static CURLcode
-set_warm_up(CURL *easy, const struct esp_target *target,
-            struct esp_request_text *text)
+set_asked(CURL *easy, const struct esp_target *target,
+          enum request_asked asked, struct esp_request_text *text)
 {
     CURLcode code = CURLE_OK;
 
-    link_headers(text, false);
-    SET(CURLOPT_URL, target->base.url);
-    SET(CURLOPT_NOBODY, 1L);
+    if (text->asked == asked)
+        return code;
+    text->asked = ASKED_NOTHING;
+    link_headers(text, asked == ASKED_CANCEL);
+    SET(CURLOPT_HTTPHEADER, text->headers);
+    if (asked == ASKED_CANCEL) {
+        SET(CURLOPT_URL, target->endpoint);
+        SET(CURLOPT_POST, 1L);
+        SET(CURLOPT_POSTFIELDS, text->body);
+    }
+    else {
+        SET(CURLOPT_URL, target->base.url);
+        SET(CURLOPT_NOBODY, 1L);
+    }
+    if (code == CURLE_OK)
+        text->asked = asked;
     return code;
 }
 
@@ -168,11 +175,13 @@ request_prepare(CURL *easy, const struct esp_target *target,
                 const struct esp_request *request,
                 struct esp_request_text *text)
 {
-    CURLcode code = request->symbol != NULL
-                        ? set_cancel(easy, target, request, text)
-                        : set_warm_up(easy, target, text);
+    bool is_cancel = request->symbol != NULL;
+    size_t length = is_cancel ? write_cancel(request, text) : 0;
+    CURLcode code = set_asked(easy, target,
+                              is_cancel ? ASKED_CANCEL : ASKED_WARM_UP, text);
 
-    SET(CURLOPT_HTTPHEADER, text->headers);
+    if (is_cancel)
+        SET(CURLOPT_POSTFIELDSIZE, (long)length);
     SET(CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
     return code;

@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib.resources
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,43 @@ def test_an_archive_does_not_tell_who_made_it(tmp_path: Path) -> None:
     assert made[0] == made[1]
     with tarfile.open(tmp_path / "done1.tar.gz") as tar:
         assert tar.getnames() == ["tree/file"]
+
+
+def test_the_suite_runs_on_what_is_installed_alone(tmp_path: Path) -> None:
+    """A module of the repository beside the tests would hide that of the wheel."""
+    wheel = tmp_path / "espresso.whl"
+    files = ("espresso/__init__.py", "_espresso_pytest_plugin.py", "e.dist-info/RECORD")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in files:
+            archive.writestr(name, "")
+        archive.extractall(installed)
+    assert check.brought(wheel) == {"espresso", "_espresso_pytest_plugin.py"}
+    in_repository()
+    tree = tmp_path / "tree"
+    check.link_installed(tree, installed, check.brought(wheel))
+    assert (tree / "tests/test_packaging.py").is_file()
+    modules = {path.name for path in ROOT.glob("*.py")} - {"setup.py"}
+    for name in {"espresso", *modules}:
+        assert (tree / name).resolve() == installed / name
+
+
+def test_the_suite_on_a_wheel_is_that_of_make_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same runs of pytest, so that none of its tests is left out."""
+    monkeypatch.delenv("TESTS", raising=False)
+    text = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    body = re.search(r"^test: .*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    assert body is not None
+    named = check.GUARD_TESTS
+    guard = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(named))
+    wanted = []
+    for line in re.findall(r"@\$\(PYTEST\) (.*)", body[1]):
+        words = [guard if word == named else [word] for word in shlex.split(line)]
+        wanted.append([word for some in words for word in some])
+    assert len(wanted) == 3
+    assert check.pytest_runs() == wanted
 
 
 def in_repository() -> set[str]:

@@ -327,6 +327,29 @@ def report_calls(calls: dict[str, tuple[str, Program]]) -> list[Bar]:
 # ---- Whether it is right -------------------------------------------------------------
 
 
+def brought(wheel: Path) -> set[str]:
+    """Return what a wheel puts into site-packages: its package and its pytest plugin.
+
+    Its papers (``.dist-info``) are left out.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+    return {name for name in tops if not name.endswith(".dist-info")}
+
+
+def link_installed(folder: Path, installed: Path, names: set[str]) -> None:
+    """Copy the repository to ``folder``, but for what is installed: that is linked.
+
+    pytest puts the folder first on sys.path, so a copy would hide what pip installed.
+    """
+    for name in tracked():
+        if name.split("/")[0] not in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for name in names:
+        (folder / name).symlink_to(installed / name)
+
+
 def installed_tree(folder: Path) -> tuple[Path, str]:
     """Make a tree of the repository in which ``espresso`` is what pip installed.
 
@@ -334,20 +357,17 @@ def installed_tree(folder: Path) -> tuple[Path, str]:
     """
     run(["scripts/venv", SUITE, "requirements-dev.txt"])
     python = SUITE / "bin/python"
+    wheel = wheel_for_here()
     options = ["--quiet", "--no-index", "--no-deps", "--force-reinstall"]
-    run([python, "-m", "pip", "install", *options, wheel_for_here()])
-    for name in tracked():
-        if not name.startswith("espresso/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    run([python, "-m", "pip", "install", *options, wheel])
+    asked = "import sysconfig; print(sysconfig.get_path('platlib'))"
+    installed = Path(run([python, "-I", "-c", asked]).strip())
+    link_installed(folder, installed, brought(wheel))
     run(["scripts/bootstrap", "servers"])
     (folder / "build").mkdir()
     for name in ("nginx", "haproxy"):
         if (BUILD / name).exists():
             (folder / "build" / name).symlink_to(BUILD / name)
-    asked = "import espresso; print(espresso.__path__[0])"
-    installed = Path(run([python, "-I", "-c", asked]).strip())
-    (folder / "espresso").symlink_to(installed)
     return folder, str(python)
 
 
@@ -359,10 +379,22 @@ def pytest_runs() -> list[list[str]]:
     if named := os.environ.get("TESTS", "").split():
         return [named]
     guard = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(GUARD_TESTS))
+    side_by_side = ["--dist", "loadfile"]
     return [
-        ["--numprocesses", "6", "--dist", "loadfile", *guard],
-        [f"--ignore-glob={GUARD_TESTS}"],
+        ["--quiet", "--numprocesses", "6", *side_by_side, *guard],
+        ["-m", "alone and not long"],
+        [
+            *("--numprocesses", "3", *side_by_side, "-m", "not alone and not long"),
+            f"--ignore-glob={GUARD_TESTS}",
+        ],
     ]
+
+
+def told_of(text: str) -> list[str]:
+    """Return the lines of pytest's output that tell what was skipped, or failed."""
+    lines = text.splitlines()
+    starts = ("SKIPPED", "FAILED", "ERROR")
+    return [*(line for line in lines if line.startswith(starts)), lines[-1]]
 
 
 def suite() -> None:
@@ -372,14 +404,20 @@ def suite() -> None:
     """
     folders = [str(python.parent) for python in interpreters()]
     path = os.pathsep.join([os.environ["PATH"], *folders])
+    failed = []
     with tempfile.TemporaryDirectory(prefix="espresso-") as name:
         tree, python = installed_tree(Path(name, "tree"))
         env = {**os.environ, "ESPRESSO_WERROR": "1", "PATH": path}
         for arguments in pytest_runs():
-            command = [python, "-m", "pytest", "-q", *arguments]
-            text = run(command, cwd=tree, env=env, timeout=2 * HALF_AN_HOUR)
-            told = [line for line in text.splitlines() if line.startswith("SKIPPED")]
-            print("\n".join([*told, text.splitlines()[-1]]), flush=True)
+            command = [python, "-m", "pytest", *arguments]
+            try:
+                text = run(command, cwd=tree, env=env, timeout=2 * HALF_AN_HOUR)
+            except WheelError as error:  # the other runs tell of other tests
+                text = str(error)
+                failed.append(text)
+            print("\n".join(told_of(text)), flush=True)
+    if failed:
+        raise WheelError("\n\n".join(failed))
 
 
 def judge() -> None:

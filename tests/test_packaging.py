@@ -118,6 +118,18 @@ def test_workflows_pin_their_actions() -> None:
     assert lint.unpinned("  - uses: actions/checkout@v7\n") == ["actions/checkout@v7"]
 
 
+def test_every_wheel_is_audited() -> None:
+    """Those of `make wheel` as they are built, those of other machines by the job."""
+    workflow = ROOT / ".github/workflows/release.yml"
+    if not workflow.exists():
+        pytest.skip("not a checkout")
+    jobs = re.split(r"^  (?=[a-z]+:$)", workflow.read_text(), flags=re.MULTILINE)
+    (platforms,) = (job for job in jobs if job.startswith("platforms:"))
+    assert re.search(r"cibuildwheel --output-dir dist\b", platforms)
+    assert "abi3audit --strict dist/*-abi3-*.whl" in platforms
+    assert platforms.index("abi3audit") < platforms.index("upload-artifact")
+
+
 def test_every_place_of_roots_is_tried() -> None:
     """What trust.c looks at, and what `make wheel-test` moves a store to."""
     text = (ROOT / "src/core/trust.c").read_text()

@@ -433,6 +433,7 @@ def twice() -> None:
     if run(["git", "status", "--porcelain"]).strip():
         raise WheelError("clean trees are clones: commit first")
     commit = run(["git", "rev-parse", "HEAD"]).strip()
+    env = clean_environment()  # of this commit, whatever follows it meanwhile
     found = []
     for turn in ("first", "the-second"):
         with tempfile.TemporaryDirectory(prefix=f"espresso-{turn}-") as name:
@@ -442,7 +443,7 @@ def twice() -> None:
             shutil.copytree(BUILD / "sources", sources)
             python = str(ROOT / ".venv-wheel/bin/python")
             build = [python, "-m", "scripts.wheels.build", "x86_64"]
-            run(build, cwd=Path(name, "tree"), env=clean_environment())
+            run(build, cwd=Path(name, "tree"), env=env)
             made = sorted(Path(name, "tree/dist").iterdir())
             found.append({path.name: sha256(path) for path in made})
             say(f"{turn}: {found[-1]}")

@@ -99,6 +99,7 @@ read_head(struct answer *answer, const char *line, const char *end)
     const char *next = NULL;
     size_t length;
     bool is_first = true;
+    bool is_status;
 
     if (end - line < 5 || strncasecmp(line, "HTTP/", 5) != 0)
         answer->is_foreign = true;
@@ -108,11 +109,12 @@ read_head(struct answer *answer, const char *line, const char *end)
             return NULL;
         if (length == 0 && !is_first)
             return next;
-        if (is_first || (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0))
+        is_status = length >= 5 && strncasecmp(line, "HTTP/", 5) == 0;
+        if (is_first || is_status)
             read_status(answer, line, length);
         else
             read_field(answer, line, length);
-        if (!is_first && strncasecmp(line, "HTTP/", 5) == 0)
+        if (!is_first && is_status)
             answer->is_http = false; /* a head in the middle of a head */
         is_first = false;
         line = next;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +40,16 @@ def clean(patch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(cleaned()):
         patch.delenv(name)
     patch.setattr(_client, "held_to_loopback", False)
+
+
+def pytest_configure() -> None:
+    """Children get Ctrl-C: a shell has what it runs in the background ignore it."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 # Markers of tests that a sanitizer stands in the way of.

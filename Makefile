@@ -16,7 +16,9 @@ TESTS  ?= tests
 SECONDS ?= 60
 TARGET ?=
 JOBS   ?=
+WHEEL  ?=
 WHEELS ?=
+STATIC ?=
 PARTS  ?=
 CHECK  ?=
 ONLY   ?=
@@ -28,7 +30,7 @@ export ESPRESSO_WERROR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN    := .venv/bin
-WHEEL  := .venv-wheel/bin
+WHEELED := .venv-wheel/bin
 READY  := .venv/.ready
 BUILT  := build/.built
 FREE   := build/venv3.13t/bin
@@ -68,7 +70,7 @@ C_FLAGS      = -std=c11 -D_GNU_SOURCE -DESPRESSO_VERSION='$(C_VERSION)' \
                -Wall -Wextra -Wconversion -Wshadow -Werror -O0 -g -pthread $(C_STATIC) \
                -Isrc/core -Itests/c $(shell pkg-config --cflags $(C_LIBRARIES))
 C_LINK_ALL   = $(C_LINK) $(shell pkg-config --libs $(C_LIBRARIES))
-C_FORMATTED  = $(wildcard src/*/*.[ch] tests/*/*.[ch] benchmarks/*.c)
+C_FORMATTED  = $(wildcard src/*/*.[ch] tests/*/*.[ch] benchmarks/*.[ch])
 
 # ---- what the fuzz targets are made of ----------------------------------------
 # clang with libFuzzer for `make fuzz`; the compiler of the tests, without a fuzzer,
@@ -111,7 +113,7 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
-.PHONY: help demo test docs test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
+.PHONY: help demo test docs test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli instructions wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
@@ -222,7 +224,7 @@ analyze: $(READY) analyze-tools ## gcc -fanalyzer, clang-tidy and cppcheck on sr
 	@$(BIN)/python scripts/analyze.py
 
 lint-release: wheel-tools ## check the release workflow, and what is in dist/
-	@$(WHEEL)/python -m scripts.wheels.lint
+	@$(WHEELED)/python -m scripts.wheels.lint
 
 fix: $(READY) ## format all code, repair what ruff can repair
 	@$(BIN)/clang-format -i $(C_FORMATTED)
@@ -245,17 +247,25 @@ sdk: build ## let the exchange's own Python SDK cancel on the sandbox
 	@PIP_NO_DEPS=1 scripts/venv build/venv-sdk tests/sdk/requirements.txt
 	@$(BIN)/python -m tests.sdk
 
-bench: build ## measure against a C loop, pycurl, requests, httpx, aiohttp (CHECK=1: fail on a bar; WRITE=1)
+# WHEEL= is measured beside the build; STATIC= is what it brings, for a C loop on the
+# same libcurl: `python -m scripts.wheels.libraries` in .venv-wheel prints it.
+bench: build ## measure against C and every peer (CHECK=1: fail on a bar; WRITE=1; WHEEL=; PARTS=)
 	@scripts/bootstrap bench
 	@scripts/venv .venv-bench benchmarks/requirements.txt
-	@$(BIN)/python -m benchmarks $(if $(CHECK),--check) $(if $(WRITE),--write)
+	@PIP_NO_DEPS=1 scripts/venv build/venv-sdk tests/sdk/requirements.txt
+	@$(BIN)/python -m benchmarks $(if $(CHECK),--check) $(if $(WRITE),--write) \
+	    $(if $(WHEEL),--wheel $(WHEEL)) $(if $(STATIC),--static $(STATIC)) $(PARTS)
+
+instructions: build ## count a warm call's instructions; 3 % above the record fails (WRITE=1 records)
+	@scripts/bootstrap bench
+	@$(BIN)/python -m benchmarks.instructions $(if $(WRITE),--write)
 
 bench-cli: build ## measure `espresso cancel-all ADAUSDM` against a bare interpreter
 	@scripts/bootstrap bench
-	@$(BIN)/python -m benchmarks.cli
+	@$(BIN)/python -m benchmarks --check --processes 60 command_line
 
 wheel: wheel-tools ## build the self-contained wheels into dist/ (WHEELS=x86_64)
-	@$(WHEEL)/python -m scripts.wheels.build $(WHEELS)
+	@$(WHEELED)/python -m scripts.wheels.build $(WHEELS)
 
 wheel-test: build wheel-roots ## press the button with the wheels on other systems
 	@$(BIN)/python -m scripts.wheels.places $(PARTS)
@@ -264,14 +274,14 @@ wheel-check: build wheel-roots ## measure what the wheels promise, fail on a mis
 	@$(BIN)/python -m scripts.wheels.check $(PARTS)
 
 wheel-behind: wheel-tools ## print which bundled libraries have a newer version
-	@$(WHEEL)/python -m scripts.wheels.behind
+	@$(WHEELED)/python -m scripts.wheels.behind
 
 wheel-roots: wheel-tools FORCE
 	@scripts/bootstrap roots
 
 wheel-test-c: wheel-tools ## run the C tests on the libraries that a wheel brings
 	@$(MAKE) --no-print-directory test-c \
-	    ESPRESSO_STATIC="$$($(WHEEL)/python -m scripts.wheels.libraries x86_64)"
+	    ESPRESSO_STATIC="$$($(WHEELED)/python -m scripts.wheels.libraries x86_64)"
 
 analyze-tools: FORCE
 	@scripts/bootstrap analyze

@@ -6,20 +6,18 @@ server before that. The server answers that nothing is open, so that the command
 after one round, with a proof.
 """
 
-import os
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cold import BARE, Program, cold_lines, hashed_store, measure
-from benchmarks.figures import Bar, Figure, ratio
-from benchmarks.server import NOTHING_OPEN, Server, nginx
+from benchmarks.cold import cold_lines, hashed_store
+from benchmarks.figures import Bar, Figure, Report, ratio
+from benchmarks.program import BARE, Program, measure
+from benchmarks.server import NOTHING_OPEN
+from benchmarks.setting import Setting
 
 LIMIT = 3.2  # times the bare interpreter, typed command to its end
 
 SYMBOL = "ADAUSDM"
-ROUNDS = 60
 # What installers write today; older ones import `re` first, which takes longer than
 # loading libcurl, and which no package can keep them from.
 NEWER_SCRIPT = (
@@ -40,10 +38,12 @@ class Command(Program):
 class CommandLine:
     """The commands of this benchmark, and what their samples mean."""
 
-    def __init__(
-        self, server: Server, folder: Path, python: str, environment: dict[str, str]
-    ) -> None:
-        store = folder / "command-line"
+    title = "command_line"
+
+    def __init__(self, setting: Setting) -> None:
+        server, python = setting.server, setting.ours
+        environment = setting.environment
+        store = setting.folder / "command-line"
         store.mkdir()
         given = {
             **environment,
@@ -53,17 +53,18 @@ class CommandLine:
         }
         name = Path(python).name
         self.python = python
+        self.rounds = setting.processes
         self.bare = Program(BARE, environment)
         self.typed = Command(f"espresso cancel-all {SYMBOL}", given)
         self.with_option = Command(f"espresso cancel-all {SYMBOL} --json", given)
         self.as_module = Command(f"{name} -m espresso cancel-all {SYMBOL}", given)
         self.newer_script = Program(NEWER_SCRIPT, given)
 
-    def measure(self, rounds: int) -> None:
+    def measure(self) -> None:
         programs = [p for p in vars(self).values() if isinstance(p, Program)]
-        measure(programs, rounds, self.python)
+        measure(programs, self.rounds, self.python)
 
-    def report(self) -> tuple[list[str], dict[str, object], list[Bar]]:
+    def report(self) -> Report:
         """Return the lines of the table, the figures, and the bars."""
         bare = self.bare.samples
         typed = ratio(self.typed.samples, bare)
@@ -80,19 +81,3 @@ class CommandLine:
             *(f"  {line}" for line in cold_lines(figures)),
         ]
         return lines, figures, [Bar("cancel-all / bare", typed.median, LIMIT, "x")]
-
-
-def main() -> int:
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-    with tempfile.TemporaryDirectory(prefix="espresso-bench-") as name:
-        folder = Path(name)
-        with nginx(folder) as server:
-            command_line = CommandLine(server, folder, sys.executable, environment)
-            command_line.measure(ROUNDS)
-    lines, _, bars = command_line.report()
-    print("\n".join([*lines, *(bar.text() for bar in bars)]))
-    return 0 if all(bar.held for bar in bars) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,17 @@ interleaved, and each is compared with its neighbour of the same round.
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.figures import Bar, Figure, difference, ratio
-from benchmarks.server import Server
+from benchmarks.figures import (
+    Bar,
+    Figure,
+    Report,
+    difference,
+    ratio,
+)
+from benchmarks.program import BARE, IMPORT, Program, measure, modules
+from benchmarks.setting import Setting
 
 SYSTEM_DIRECTORY = Path("/etc/ssl/certs")
 SYSTEM_BUNDLE = SYSTEM_DIRECTORY / "ca-certificates.crt"
@@ -23,13 +27,10 @@ IMPORT_LIMIT = 10.0  # ms that the import adds
 MODULES_LIMIT = 12  # modules that the import adds
 FIRST_CALL_LIMIT = 10.0  # ms of the first call with a hashed trust store
 PROCESS_LIMIT = 2.5  # times the bare interpreter, start to first reply
+WHEEL_IMPORT_LIMIT = 2.5  # ms
+WHEEL_MODULES_LIMIT = 10
+WHEEL_PROCESS_LIMIT = 1.65  # times the bare interpreter
 
-BARE = "pass"
-IMPORT = "import espresso"
-MODULES = (
-    "import sys; before = set(sys.modules); import espresso;"
-    " print(*sorted(set(sys.modules) - before))"
-)
 # What loading the distribution's libcurl and its libraries costs, whoever does it.
 LIBCURL = (
     "import time, ctypes\n"
@@ -47,35 +48,6 @@ TIMED_CALL = (
     "client.cancel_all('ADAUSDM')\n"
     "print(time.perf_counter() - start)\n"
 )
-
-
-@dataclass
-class Program:
-    """Python code for a fresh interpreter, and its samples in seconds."""
-
-    code: str
-    environment: dict[str, str]
-    prints_seconds: bool = False
-    samples: list[float] = field(default_factory=list)
-
-    def command(self, python: str) -> list[str]:
-        return [python, "-I", "-c", self.code]
-
-    def run(self, python: str) -> str:
-        """Run it once and take a sample: what it prints, else the process's life."""
-        start = time.perf_counter()
-        done = subprocess.run(
-            self.command(python),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        lived = time.perf_counter() - start
-        if done.returncode:
-            raise SystemExit(f"{self.code}: {done.returncode}: {done.stderr}")
-        self.samples.append(float(done.stdout) if self.prints_seconds else lived)
-        return done.stdout
 
 
 def hashed_store(folder: Path, ca_file: Path) -> Path:
@@ -98,75 +70,133 @@ def bundle_store(folder: Path, ca_file: Path) -> Path:
     return store
 
 
-def measure(programs: Sequence[Program], rounds: int, python: str) -> None:
-    """Take a sample of each program a round; the first round only warms up."""
-    for number in range(rounds + 1):
-        for program in programs[:: 1 if number % 2 else -1]:
-            program.run(python)
-    for program in programs:
-        del program.samples[0]
+class Build:
+    """The programs of one build of espresso, beside the same interpreter bare."""
+
+    def __init__(
+        self, setting: Setting, python: str, hashed: Path, bundle: Path
+    ) -> None:
+        clean = setting.environment
+        in_directory = clean | {"SSL_CERT_DIR": str(hashed)}
+        in_file = clean | {"SSL_CERT_FILE": str(bundle)}
+        timed = TIMED_CALL.format(url=setting.server.base_url)
+        whole = CALL.format(url=setting.server.base_url)
+        self.python = python
+        self.bare = Program(BARE, clean, python=python)
+        self.imported = Program(IMPORT, clean, python=python)
+        self.first_hashed = Program(timed, in_directory, True, python=python)
+        self.first_bundle = Program(timed, in_file, True, python=python)
+        self.whole_hashed = Program(whole, in_directory, python=python)
+        self.whole_bundle = Program(whole, in_file, python=python)
+
+    def programs(self) -> list[Program]:
+        return [p for p in vars(self).values() if isinstance(p, Program)]
+
+    def figures(self, environment: dict[str, str]) -> dict[str, object]:
+        bare = self.bare.samples
+        return {
+            "bare_interpreter_seconds": Figure.of(bare),
+            "import_adds_seconds": difference(self.imported.samples, bare),
+            "import_adds_modules": modules("espresso", self.python, environment),
+            "first_call_hashed_seconds": Figure.of(self.first_hashed.samples),
+            "first_call_bundle_seconds": Figure.of(self.first_bundle.samples),
+            "process_ratio_hashed": ratio(self.whole_hashed.samples, bare),
+            "process_ratio_bundle": ratio(self.whole_bundle.samples, bare),
+        }
 
 
 class Cold:
-    """The programs of this benchmark, and what their samples mean."""
+    """Each build of espresso by itself, and what its samples mean."""
 
-    def __init__(
-        self, server: Server, folder: Path, python: str, environment: dict[str, str]
-    ) -> None:
-        hashed = {"SSL_CERT_DIR": str(hashed_store(folder, server.ca_file))}
-        bundle = {"SSL_CERT_FILE": str(bundle_store(folder, server.ca_file))}
-        timed = TIMED_CALL.format(url=server.base_url)
-        whole = CALL.format(url=server.base_url)
-        self.python = python
-        self.environment = environment
-        self.bare = Program(BARE, environment)
-        self.imported = Program(IMPORT, environment)
-        self.libcurl = Program(LIBCURL, environment, prints_seconds=True)
-        self.first_hashed = Program(timed, environment | hashed, prints_seconds=True)
-        self.first_bundle = Program(timed, environment | bundle, prints_seconds=True)
-        self.whole_hashed = Program(whole, environment | hashed)
-        self.whole_bundle = Program(whole, environment | bundle)
+    title = "cold"
 
-    def measure(self, rounds: int) -> None:
-        programs = [p for p in vars(self).values() if isinstance(p, Program)]
-        measure(programs, rounds, self.python)
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        stores = stores_in(setting)
+        self._libcurl = Program(LIBCURL, setting.environment, prints_seconds=True)
+        self._builds = {
+            said: Build(setting, python, *stores)
+            for said, python in setting.builds.items()
+        }
 
-    def modules(self) -> list[str]:
-        """Return the names of the modules that the import adds."""
-        return Program(MODULES, self.environment).run(self.python).split()
+    def measure(self) -> None:
+        programs = [it for build in self._builds.values() for it in build.programs()]
+        measure([self._libcurl, *programs], self._setting.processes, self._setting.ours)
 
-    def report(self) -> tuple[list[str], dict[str, object], list[Bar]]:
-        """Return the lines of the table, the figures, and the bars."""
-        modules = self.modules()
-        added = difference(self.imported.samples, self.bare.samples)
-        whole = ratio(self.whole_hashed.samples, self.bare.samples)
-        hashed = Figure.of(self.first_hashed.samples)
-        figures = {
-            "bare_interpreter_seconds": Figure.of(self.bare.samples),
-            "import_adds_seconds": added,
-            "of_which_loading_libcurl_seconds": Figure.of(self.libcurl.samples),
-            "import_adds_modules": modules,
-            "first_call_hashed_seconds": hashed,
-            "first_call_bundle_seconds": Figure.of(self.first_bundle.samples),
-            "process_ratio_hashed": whole,
-            "process_ratio_bundle": ratio(self.whole_bundle.samples, self.bare.samples),
+    def report(self) -> Report:
+        figures: dict[str, object] = {
+            "loading_libcurl_seconds": Figure.of(self._libcurl.samples)
         }
         lines = [
             "cold process: median [quartiles] over interleaved runs",
             *(f"  {line}" for line in cold_lines(figures)),
         ]
-        bars = [
-            Bar("import espresso adds", added.median * 1e3, IMPORT_LIMIT, "ms"),
-            Bar("import espresso adds modules", len(modules), MODULES_LIMIT, ""),
-            Bar(
-                "first call, hashed trust store",
-                hashed.median * 1e3,
-                FIRST_CALL_LIMIT,
-                "ms",
-            ),
-            Bar("start to first reply / bare", whole.median, PROCESS_LIMIT, "x"),
-        ]
-        return lines, figures, bars
+        bars = []
+        for said, build in self._builds.items():
+            found = build.figures(self._setting.environment)
+            name = f"espresso{said}"
+            figures[name] = found
+            lines += [f"  {name}", *(f"    {line}" for line in cold_lines(found))]
+            bars += bars_of_wheel(found) if said else bars_of_build(found)
+        return lines, figures, bars if self._setting.wheel else bars + no_wheel()
+
+
+def stores_in(setting: Setting) -> tuple[Path, Path]:
+    """The system's roots and our authority: a hashed directory, and a bundle."""
+    hashed, bundle = setting.folder / "hashed", setting.folder / "bundle.pem"
+    if not bundle.exists():
+        hashed_store(setting.folder, setting.server.ca_file)
+        bundle_store(setting.folder, setting.server.ca_file)
+    return hashed, bundle
+
+
+def bars_of_build(found: dict[str, object]) -> list[Bar]:
+    """Of a build on this system's libcurl, with its thirty shared libraries."""
+    added, first = median(found, "import_adds"), median(found, "first_call_hashed")
+    whole = median(found, "process_ratio_hashed", "")
+    return [
+        Bar("import espresso adds", added * 1e3, IMPORT_LIMIT, "ms"),
+        Bar("import espresso adds modules", count(found), MODULES_LIMIT, ""),
+        Bar("first call, hashed trust store", first * 1e3, FIRST_CALL_LIMIT, "ms"),
+        Bar("start to first reply / bare", whole, PROCESS_LIMIT, "x"),
+    ]
+
+
+WHEEL_NAMES = (
+    "import from the wheel adds",
+    "import from the wheel adds modules",
+    "start to first reply, wheel, hashed roots / bare",
+)
+
+
+def bars_of_wheel(found: dict[str, object]) -> list[Bar]:
+    added = median(found, "import_adds") * 1e3
+    whole = median(found, "process_ratio_hashed", "")
+    return [
+        Bar(WHEEL_NAMES[0], added, WHEEL_IMPORT_LIMIT, "ms"),
+        Bar(WHEEL_NAMES[1], count(found), WHEEL_MODULES_LIMIT, ""),
+        Bar(WHEEL_NAMES[2], whole, WHEEL_PROCESS_LIMIT, "x"),
+    ]
+
+
+def no_wheel() -> list[Bar]:
+    return [
+        Bar(WHEEL_NAMES[0], None, WHEEL_IMPORT_LIMIT, "ms"),
+        Bar(WHEEL_NAMES[1], None, WHEEL_MODULES_LIMIT, ""),
+        Bar(WHEEL_NAMES[2], None, WHEEL_PROCESS_LIMIT, "x"),
+    ]
+
+
+def median(found: dict[str, object], name: str, unit: str = "_seconds") -> float:
+    figure = found[f"{name}{unit}"]
+    assert isinstance(figure, Figure)
+    return figure.median
+
+
+def count(found: dict[str, object]) -> int:
+    names = found["import_adds_modules"]
+    assert isinstance(names, list)
+    return len(names)
 
 
 def cold_lines(figures: dict[str, object]) -> list[str]:

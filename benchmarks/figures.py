@@ -38,20 +38,44 @@ def difference(samples: Sequence[float], base: Sequence[float]) -> Figure:
 
 @dataclass(frozen=True)
 class Bar:
-    """A promise: ``value``, a median, is at most ``limit``."""
+    """A promise: ``value``, a median, is at most ``limit``; or at least, if so said.
+
+    The value is None where nothing was measured: such a bar is neither held nor
+    missed.
+    """
 
     name: str
-    value: float
+    value: float | None
     limit: float
     unit: str
+    at_least: bool = False
 
     @property
     def held(self) -> bool:
+        if self.value is None:
+            return False
+        if self.at_least:
+            return self.value >= self.limit
         return self.value <= self.limit
 
+    @property
+    def missed(self) -> bool:
+        return self.value is not None and not self.held
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
+        return "held" if self.held else "NOT HELD"
+
     def text(self) -> str:
-        verdict = "held" if self.held else "NOT HELD"
+        value = "-" if self.value is None else f"{self.value:.2f}"
+        bound = "at least" if self.at_least else "at most"
         return (
-            f"  {self.name:52}{self.value:8.2f} {self.unit:4}"
-            f" at most {self.limit:5.2f}   {verdict}"
+            f"  {self.name:52}{value:>8} {self.unit:4}"
+            f" {bound:8} {self.limit:5.2f}   {self.verdict}"
         )
+
+
+# What a part of the benchmark says: lines of its table, figures, bars.
+Report = tuple[list[str], dict[str, object], list[Bar]]

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ LISTS = "/lists"
 LISTS_REPLY = REPLY.replace('"symbol":"ADAUSDM",', "")  # fits every symbol
 NOTHING_OPEN = "/nothing-open"
 NOTHING_REPLY = '{"error":"Order not found","code":4200}'
+# Before 1.23.4 nginx offers TLS 1.3 only if it is told to; the default of all others.
 # master_process off: one process, no workers, so its own pid ends all of it.
 CONFIG = """
 daemon off;
@@ -43,9 +44,10 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
     server {{
-        listen 127.0.0.1:{port} ssl;
+        listen {host}:{port} ssl;
         ssl_certificate {prefix}/chain.pem;
         ssl_certificate_key {prefix}/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
         default_type application/json;
         location / {{ return 200 '{reply}'; }}
         location {lists}/ {{ return 200 '{lists_reply}'; }}
@@ -78,16 +80,17 @@ def free_port() -> int:
         return port
 
 
-def write_prefix(prefix: Path, port: int) -> None:
-    """Fill nginx's own folder: an EC certificate for 127.0.0.1 and the settings."""
+def write_prefix(prefix: Path, host: str, port: int) -> None:
+    """Fill nginx's own folder: an EC certificate for the host and the settings."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    leaf = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    leaf = authority.issue_cert(host, key_type=trustme.KeyType.ECDSA)
     authority.cert_pem.write_to_path(str(prefix / "ca.pem"))
     leaf.private_key_pem.write_to_path(str(prefix / "key.pem"))
     for pem in leaf.cert_chain_pems:
         pem.write_to_path(str(prefix / "chain.pem"), append=True)
     text = CONFIG.format(
         prefix=prefix,
+        host=host,
         port=port,
         reply=REPLY,
         lists=LISTS,
@@ -98,31 +101,38 @@ def write_prefix(prefix: Path, port: int) -> None:
     (prefix / "nginx.conf").write_text(text)
 
 
-def wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_until_listening(process: subprocess.Popen[bytes], prefix: Path) -> None:
+    """nginx writes its pid once its sockets listen; they may be in another network."""
     deadline = time.monotonic() + START_TIMEOUT
+    pid = prefix / "nginx.pid"
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        if pid.exists():
             return
         time.sleep(0.02)
     raise SystemExit("nginx did not start; its message is above")
 
 
 @contextlib.contextmanager
-def nginx(folder: Path) -> Iterator[Server]:
-    """Run nginx from ``folder`` (there, and empty) until the block ends."""
+def nginx(
+    folder: Path, host: str = "127.0.0.1", within: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Run nginx from ``folder`` (there, and empty) until the block ends.
+
+    ``within`` is a command that runs another one elsewhere, as ``ip netns exec`` does.
+    """
     program = find_nginx()
     port = free_port()
-    write_prefix(folder, port)
+    write_prefix(folder, host, port)
     named = subprocess.run([program, "-v"], text=True, capture_output=True)
+    command = [program, "-p", str(folder), "-e", "stderr"]
     process = subprocess.Popen(
-        [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")],
+        [*within, *command, "-c", str(folder / "nginx.conf")],
         stdin=subprocess.DEVNULL,
     )
     try:
-        wait_until_listening(process, port)
+        wait_until_listening(process, folder)
         yield Server(
-            base_url=f"https://127.0.0.1:{port}",
+            base_url=f"https://{host}:{port}",
             ca_file=folder / "ca.pem",
             version=named.stderr.strip(),
         )

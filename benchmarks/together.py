@@ -1,6 +1,6 @@
 """Two hundred calls at once on one client and one loop, none of which waits in line.
 
-``python -m benchmarks.together`` alone, or a part of ``make bench``. The server is the
+The server is the
 sandbox in a process of its own; it answers each call after a tenth of a second. The
 first round of a client is cold: it opens two hundred connections. The next ones are
 warm, as far as connections are kept.
@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -19,7 +18,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks.figures import Bar, Figure
+from benchmarks.figures import Bar, Figure, Report
+from benchmarks.setting import Setting
 
 CALLS = 200
 ANSWER_AFTER = 0.1  # seconds
@@ -61,9 +61,11 @@ def play(loop_name: str, key: str, url: str, ca_file: str) -> None:
 class Together:
     """The samples of both loops, in seconds."""
 
-    def __init__(self, python: str, environment: dict[str, str]) -> None:
-        self._command = [python, "-m", "benchmarks.together"]
-        self._environment = environment
+    title = "together"
+
+    def __init__(self, setting: Setting) -> None:
+        self._command = [setting.ours, "-m", "benchmarks.together"]
+        self._environment = setting.environment
         self._cold: dict[str, list[float]] = {loop: [] for loop in LOOPS}
         self._warm: dict[str, list[float]] = {loop: [] for loop in LOOPS}
 
@@ -102,7 +104,7 @@ class Together:
         self._cold[loop].append(cold)
         self._warm[loop] += warm
 
-    def report(self) -> tuple[list[str], dict[str, object], list[Bar]]:
+    def report(self) -> Report:
         """Return the lines of the table, the figures, and the bars."""
         lines = [f"{CALLS} calls at once, answered after {ANSWER_AFTER * 1e3:.0f} ms"]
         figures: dict[str, object] = {}
@@ -120,22 +122,13 @@ class Together:
         return lines, figures, bars
 
 
-def main() -> int:
+def main() -> None:
     match sys.argv[1:]:
         case ["serve"]:
             serve()
         case [loop, key, url, ca_file]:
             play(loop, key, url, ca_file)
-        case _:
-            together = Together(
-                sys.executable, {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-            )
-            together.measure()
-            lines, _, bars = together.report()
-            print("\n".join([*lines, *(bar.text() for bar in bars)]))
-            return 0 if all(bar.held for bar in bars) else 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,24 +6,40 @@ and each round is compared with the C loop's of the same round.
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from benchmarks.figures import Bar, Figure, ratio
-from benchmarks.server import Server
+from benchmarks.figures import Bar, Figure, Report, ratio
+from benchmarks.setting import Setting
 
-YARDSTICK = "cloop"
-LIMIT = 1.25  # times the CPU of the C loop
+FLOOR = "OpenSSL loop in C"
+YARDSTICK = "libcurl loop in C"
+WHEEL_YARDSTICK = "libcurl loop in C, wheel"
+ESPRESSO = "espresso"
 WORKER = Path(__file__).with_name("worker.py")
-CLOOP = Path(__file__).with_name("cloop.c")
-ASYNC_LIMIT = 2.5  # the same, on an event loop
-AIOHTTP_LIMIT = 0.6  # times the CPU of aiohttp on the same loop
+PATH = "/order/cancel-all"
 LOOPS = ["asyncio", "uvloop"]
-PEERS = [("pycurl", 250), ("requests", 25), ("httpx", 25)]  # calls in a round
-ASYNC_PEERS = [("aiohttp", 100), ("httpx", 25)]
-CALLS = 250  # in a round, of the C loop and of espresso
+CALLS = 250  # in a round
+PEERS = {  # calls in a round, fewer of what is slow
+    "pycurl": CALLS,
+    "http.client": 100,
+    "urllib3": 100,
+    "requests": 100,
+    "niquests": 100,
+    "httpx": 100,
+    "curl_cffi": 100,
+    "deltadefi": 100,
+}
+ASYNC_PEERS = {"aiohttp": 100, "httpx": 100}
 SYMBOLS = [1, 3, 10]  # of the lists
+
+CPU_LIMIT = 1.1  # times the C loop
+P50_LIMIT = 1.05
+PEER_LIMITS = {"pycurl": 0.8, "http.client": 0.6, "requests": 0.2}  # CPU
+ASYNC_LIMIT = 2.5  # times the CPU of the C loop, on an event loop
+AIOHTTP_LIMIT = 0.6  # times the CPU of aiohttp on the same loop
 
 
 @dataclass
@@ -34,52 +50,61 @@ class Client:
     command: list[str]
     calls: int
     cpu: list[float] = field(default_factory=list)
-    latency: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
 
 
-def compile_cloop(folder: Path) -> str:
-    """Compile the C loop against the libraries that espresso itself uses."""
-    query = ["pkg-config", "--cflags", "--libs", "libcurl", "libcjson"]
-    flags = subprocess.run(query, check=True, text=True, capture_output=True).stdout
-    program = str(folder / "cloop")
-    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-    command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", *warnings, "-o", program]
-    subprocess.run([*command, str(CLOOP), *flags.split()], check=True)
-    return program
+def worker(setting: Setting, python: str, words: str) -> list[str]:
+    """The command of a client that worker.py is."""
+    server = setting.server
+    return [python, str(WORKER), words, server.base_url, str(server.ca_file)]
 
 
-def clients(server: Server, folder: Path, ours: str, theirs: str) -> list[Client]:
-    """List the clients; ``ours`` and ``theirs`` are the interpreters of the venvs."""
-    url, ca_file = server.base_url, str(server.ca_file)
-    cloop = [compile_cloop(folder), f"{url}/order/cancel-all", ca_file]
-    worker = [str(WORKER)]
+def in_c(setting: Setting) -> list[Client]:
+    server = setting.server
+    where = urlsplit(server.base_url)
+    ca_file = str(server.ca_file)
+    floor = [setting.compiled("floor"), str(where.hostname), str(where.port)]
+    call = [f"{server.base_url}{PATH}", ca_file]
     found = [
-        Client(YARDSTICK, cloop, CALLS),
+        Client(FLOOR, [*floor, PATH, ca_file], CALLS),
+        Client(YARDSTICK, [setting.compiled("cloop"), *call], CALLS),
     ]
+    if setting.static:
+        program = setting.compiled("cloop", setting.static)
+        found.append(Client(WHEEL_YARDSTICK, [program, *call], CALLS))
+    return found
 
-    def add(python: str, name: str, calls: int) -> None:
-        found.append(Client(name, [python, *worker, name, url, ca_file], calls))
 
-    add(ours, "espresso", CALLS)
-    for name, calls in PEERS:
-        add(theirs, name, calls)
+def clients(setting: Setting) -> list[Client]:
+    """List the clients, those in C first."""
+    found = in_c(setting)
+
+    def add(python: str, words: str, calls: int, said: str = "") -> None:
+        command = worker(setting, python, words)
+        found.append(Client(words + said, command, calls))
+
+    for said, python in setting.builds.items():
+        add(python, ESPRESSO, CALLS, said)
+    for name, calls in PEERS.items():
+        add(setting.sdk if name == "deltadefi" else setting.peers, name, calls)
     for loop in LOOPS:
-        add(ours, f"espresso/{loop}", CALLS)
-        for name, calls in ASYNC_PEERS:
-            add(theirs, f"{name}/{loop}", calls)
-    for face in ("espresso", "espresso/asyncio"):
+        add(setting.ours, f"{ESPRESSO}/{loop}", CALLS)
+        for name, calls in ASYNC_PEERS.items():
+            add(setting.peers, f"{name}/{loop}", calls)
+    for face in (ESPRESSO, f"{ESPRESSO}/asyncio"):
         for symbols in SYMBOLS:
-            add(ours, f"{face}:{symbols}", CALLS // symbols)
+            add(setting.ours, f"{face}:{symbols}", CALLS // symbols)
     return found
 
 
 @contextlib.contextmanager
 def started(
-    client: Client, environment: dict[str, str]
+    command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run the client's process for the block; it ends when its stdin does."""
+    """Run a client's process for the block; it ends when its stdin does."""
     process = subprocess.Popen(
-        client.command,
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -96,75 +121,117 @@ def started(
             process.wait()
 
 
-def command(process: subprocess.Popen[str], calls: int) -> tuple[float, float]:
-    """Have the child make the calls; return its CPU seconds per call and its median."""
+def tell(process: subprocess.Popen[str], calls: int) -> None:
+    """Have the child begin the calls."""
     assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.write(f"{calls}\n")
     process.stdin.flush()
-    answer = process.stdout.readline().split()
-    if len(answer) != 2:
+
+
+def answer(process: subprocess.Popen[str]) -> tuple[float, float, float]:
+    """Return its CPU seconds per call, and the seconds of a call, p50 and p99."""
+    assert process.stdout is not None
+    numbers = process.stdout.readline().split()
+    if len(numbers) != 3:
         raise SystemExit(f"a client gave up: {process.args!r}; its message is above")
-    return float(answer[0]), float(answer[1])
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def sample(process: subprocess.Popen[str], client: Client) -> None:
+    tell(process, client.calls)
+    cpu, p50, p99 = answer(process)
+    client.cpu.append(cpu)
+    client.p50.append(p50)
+    client.p99.append(p99)
 
 
 def measure(found: list[Client], rounds: int, environment: dict[str, str]) -> None:
     """Fill the clients' samples; a first round of each only warms up."""
     with contextlib.ExitStack() as stack:
         running = [
-            (client, stack.enter_context(started(client, environment)))
+            (client, stack.enter_context(started(client.command, environment)))
             for client in found
         ]
         for client, process in running:
-            command(process, client.calls)
+            tell(process, client.calls)
+            answer(process)
         for number in range(rounds):
             # Back and forth, so that no client always follows the same one.
             for client, process in running[:: 1 if number % 2 else -1]:
-                cpu, latency = command(process, client.calls)
-                client.cpu.append(cpu)
-                client.latency.append(latency)
+                sample(process, client)
 
 
-def report(found: list[Client]) -> tuple[list[str], dict[str, object], list[Bar]]:
-    """Return the lines of the table, the figures, and the bar."""
+class Warm:
+    """The clients of this benchmark, and what their samples mean."""
+
+    title = "warm"
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._clients = clients(setting)
+
+    def measure(self) -> None:
+        measure(self._clients, self._setting.rounds, self._setting.environment)
+
+    def report(self) -> Report:
+        return report(self._clients)
+
+
+def report(found: list[Client]) -> Report:
+    """Return the lines of the table, the figures, and the bars."""
     base = next(client for client in found if client.name == YARDSTICK)
     lines = [
         "warm call: median [quartiles] over interleaved rounds",
         "  (NAME/LOOP: on that event loop; NAME:N: a list of N symbols, CPU of each)",
-        f"  {'client':20}{'CPU, µs a call':>24}{'x C loop':>20}"
-        f"{'p50, µs':>24}{'x C loop':>20}",
+        f"  {'client':36}{'CPU, µs a call':>25}{'x C loop':>22}"
+        f"{'p50, µs':>25}{'x C loop':>22}{'p99, µs':>24}",
     ]
     figures: dict[str, object] = {}
-    bars = []
     for client in found:
-        cpu, latency = Figure.of(client.cpu), Figure.of(client.latency)
+        cpu, p50, p99 = map(Figure.of, (client.cpu, client.p50, client.p99))
         cpu_ratio = ratio(client.cpu, base.cpu)
-        latency_ratio = ratio(client.latency, base.latency)
+        p50_ratio = ratio(client.p50, base.p50)
         lines.append(
-            f"  {client.name:20}{cpu.text(1e6, 1):>24}{cpu_ratio.text(1, 2):>20}"
-            f"{latency.text(1e6, 1):>24}{latency_ratio.text(1, 2):>20}"
+            f"  {client.name:36}{cpu.text(1e6, 1):>25}{cpu_ratio.text(1, 2):>22}"
+            f"{p50.text(1e6, 1):>25}{p50_ratio.text(1, 2):>22}{p99.text(1e6):>24}"
         )
         figures[client.name] = {
             "cpu_seconds": cpu,
             "cpu_ratio": cpu_ratio,
-            "p50_seconds": latency,
-            "p50_ratio": latency_ratio,
+            "p50_seconds": p50,
+            "p50_ratio": p50_ratio,
+            "p99_seconds": p99,
         }
-        if client.name == "espresso":
-            name = "CPU of a warm call / the C loop's"
-            bars.append(Bar(name, cpu_ratio.median, LIMIT, "x"))
-    return lines, figures, [*bars, *async_bars(found)]
+    named = {client.name: client for client in found}
+    return lines, figures, [*blocking_bars(named), *async_bars(named)]
 
 
-def async_bars(found: list[Client]) -> list[Bar]:
-    cpu = {client.name: client.cpu for client in found}
+def blocking_bars(named: Mapping[str, Client]) -> list[Bar]:
+    """Of espresso, and of the wheel if there is one, on its own libcurl if known."""
+    bars = []
+    for said, base in (("", YARDSTICK), (", wheel", WHEEL_YARDSTICK)):
+        ours = named.get(ESPRESSO + said)
+        if ours is None:
+            continue
+        yardstick = named.get(base, named[YARDSTICK])
+        cpu, p50 = ratio(ours.cpu, yardstick.cpu), ratio(ours.p50, yardstick.p50)
+        title = f"warm call{said}"
+        bars.append(Bar(f"{title}, CPU / C loop's", cpu.median, CPU_LIMIT, "x"))
+        bars.append(Bar(f"{title}, p50 / C loop's", p50.median, P50_LIMIT, "x"))
+        for peer, limit in PEER_LIMITS.items():
+            share = ratio(ours.cpu, named[peer].cpu).median
+            bars.append(Bar(f"{title}, CPU / {peer}'s", share, limit, "x"))
+    return bars
+
+
+def async_bars(named: Mapping[str, Client]) -> list[Bar]:
     bars = []
     for loop in LOOPS:
-        ours = cpu[f"espresso/{loop}"]
+        ours = named[f"{ESPRESSO}/{loop}"].cpu
         for name, base, limit in (
-            ("the C loop's", cpu[YARDSTICK], ASYNC_LIMIT),
-            ("aiohttp's", cpu[f"aiohttp/{loop}"], AIOHTTP_LIMIT),
+            ("C loop's", named[YARDSTICK].cpu, ASYNC_LIMIT),
+            ("aiohttp's", named[f"aiohttp/{loop}"].cpu, AIOHTTP_LIMIT),
         ):
-            title = f"CPU of a warm call on {loop} / {name}"
+            title = f"warm call on {loop}, CPU / {name}"
             bars.append(Bar(title, ratio(ours, base).median, limit, "x"))
     return bars

@@ -235,6 +235,11 @@ class Link:
         """What runs a command in the client's namespace."""
         return ["ip", "netns", "exec", self._client]
 
+    @property
+    def server_prefix(self) -> list[str]:
+        """What runs a command in the server's namespace, where it is `SERVER`."""
+        return ["ip", "netns", "exec", self._server]
+
     def child(
         self,
         program: str | Path,

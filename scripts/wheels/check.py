@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cold import Program, bundle_store, hashed_store
+from benchmarks.cold import bundle_store, hashed_store
 from benchmarks.figures import Bar, difference, ratio
+from benchmarks.program import Program
 from benchmarks.server import Server, nginx
 
 from .build import tracked

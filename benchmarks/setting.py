@@ -1,0 +1,65 @@
+"""Where a run of the benchmark takes place: what all its parts are given."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.server import Server
+
+HERE = Path(__file__).parent
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+ARCHIVES = ["libcurl.a", "libssl.a", "libcrypto.a", "libcjson.a"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The server, a folder to write into, and the interpreters of the venvs.
+
+    Attributes:
+        ours: has espresso, built on this system's libcurl.
+        wheel: has the wheel that was given; "": none was.
+        static: the folder of the libraries that the wheel brings, made by
+            ``scripts.wheels.libraries``; None: not given.
+        peers, sdk: have what espresso is measured beside.
+        environment: of every process, with nothing of this machine's own.
+        rounds: of warm calls. processes: of each cold kind.
+    """
+
+    server: Server
+    folder: Path
+    ours: str
+    wheel: str
+    static: Path | None
+    peers: str
+    sdk: str
+    environment: dict[str, str]
+    rounds: int
+    processes: int
+
+    @property
+    def builds(self) -> dict[str, str]:
+        """The interpreters that have espresso, by what is said behind its name."""
+        return {"": self.ours} | ({", wheel": self.wheel} if self.wheel else {})
+
+    def compiled(self, name: str, static: Path | None = None) -> str:
+        """Compile a program of this folder; with the libraries of the wheel, or those
+        of the system that espresso itself uses."""
+        program = str(self.folder / (f"{name}-static" if static else name))
+        if static:
+            archives = [str(static / "lib" / it) for it in ARCHIVES]
+            flags = [f"-I{static / 'include'}", *archives, "-pthread", "-lm", "-ldl"]
+        else:
+            query = ["pkg-config", "--cflags", "--libs", "libcurl", "libcjson"]
+            flags = subprocess.run(
+                [*query, "openssl"], check=True, text=True, capture_output=True
+            ).stdout.split()
+        source = str(HERE / f"{name}.c")
+        command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", *WARNINGS]
+        subprocess.run([*command, "-o", program, source, *flags], check=True)
+        return program
+
+
+def environment() -> dict[str, str]:
+    """Nothing of this machine's proxies, trust stores and Python settings."""
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}

@@ -39,16 +39,16 @@ convert_number(const cJSON *item)
 static PyObject *
 convert_array(struct module_state *state, const cJSON *array)
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = PyList_New(cJSON_GetArraySize(array));
     PyObject *value;
     const cJSON *item;
+    Py_ssize_t place = 0;
 
     for (item = array->child; list != NULL && item != NULL;
          item = item->next) {
         value = convert_value(state, item);
-        if (value == NULL || PyList_Append(list, value) < 0)
+        if (value == NULL || PyList_SetItem(list, place++, value) < 0)
             Py_CLEAR(list);
-        Py_XDECREF(value);
     }
     return list;
 }

@@ -207,11 +207,54 @@ scan_multibyte(struct scan *scan)
 }
 
 static bool
+is_plain(unsigned char byte)
+{
+    return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+}
+
+/* How many of eight bytes come before the first that is not plain.  One is
+ * known by its high bit: below 0x80, `byte - n` has it where byte < n alone.
+ * The borrow of one that is not plain may spoil what follows it, which does
+ * not count. */
+static size_t
+count_plain(const unsigned char *bytes)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t eight;
+    uint64_t odd;
+
+    memcpy(&eight, bytes, sizeof(eight));
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    eight = __builtin_bswap64(eight);
+#endif
+    odd = eight;
+    odd |= eight - ones * 0x20;
+    odd |= (eight ^ (ones * '"')) - ones;
+    odd |= (eight ^ (ones * '\\')) - ones;
+    odd &= ones * 0x80;
+    return odd == 0 ? 8 : (size_t)__builtin_ctzll(odd) / 8;
+}
+
+/* Eight bytes at a time: one by one took a tenth of the time of a long reply. */
+static void
+scan_plain(struct scan *scan)
+{
+    size_t count = 8;
+
+    while (count == 8 && scan->end - scan->at >= 8) {
+        count = count_plain(scan->at);
+        scan->at += count;
+    }
+    while (scan->at < scan->end && is_plain(*scan->at))
+        scan->at++;
+}
+
+static bool
 scan_string(struct scan *scan)
 {
     if (!scan_byte(scan, '"'))
         return false;
-    while (scan->at < scan->end) {
+    while (scan_plain(scan), scan->at < scan->end) {
         if (*scan->at == '"') {
             scan->at++;
             return true;

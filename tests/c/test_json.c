@@ -249,6 +249,39 @@ nested(size_t depth, bool closed)
     return text;
 }
 
+/* The scan looks at eight bytes at once: each byte is seen at each place of a
+ * string, beside each kind of neighbour. */
+static void
+test_each_byte_at_each_place(void **state)
+{
+    static const char *const rest[] = {"aaaaaaaaaaaaaaaaaa",
+                                       "\x7f~\x7f~ ! #[]^`\x7f~\x7f~  ",
+                                       "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                                       "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                                       "ab"};
+    char text[32];
+    size_t kind;
+    size_t place;
+    int byte;
+    bool accepted;
+
+    (void)state;
+    for (kind = 0; kind < 3; kind++) {
+        for (place = 0; place <= 18; place += kind == 2 ? 2 : 1) {
+            for (byte = 0; byte < 256; byte++) {
+                text[0] = '"';
+                memcpy(text + 1, rest[kind], place);
+                text[1 + place] = (char)byte;
+                memcpy(text + 2 + place, rest[kind] + place, 18 - place);
+                text[20] = '"';
+                accepted =
+                    byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+                assert_int_equal(scan_exactly(text, 21), accepted);
+            }
+        }
+    }
+}
+
 static void
 test_depth(void **state)
 {
@@ -425,6 +458,7 @@ main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_each_byte_at_each_place),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_siblings_are_not_depth),
         cmocka_unit_test(test_duplicates),

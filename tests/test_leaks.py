@@ -32,6 +32,18 @@ def test_that_fills_a_cache():
     if len(cache) < 7:
         cache[len(cache)] = [object() for _ in range(100)]
 
+@pytest.fixture(scope="module")
+def shared():
+    yield
+
+@pytest.fixture
+def sharing(shared):
+    yield
+
+def test_that_sets_another_text_each_time(sharing, monkeypatch):
+    monkeypatch.setenv("ADDRESS", "x" * 300 + str(len(runs)))
+    runs.append(2)
+
 def test_that_keeps_objects():
     kept.append([object() for _ in range(10)])
 
@@ -59,6 +71,7 @@ def test_what_leaks_is_named(tmp_path: Path, clean_env: dict[str, str]) -> None:
     toy.write_text(TOY)
     command = [sys.executable, "-m", "pytest", "-p", "tests.leaks", "-rfP"]
     env = {**clean_env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MALLOC_ARENA_MAX": "1"}
+    env["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
     done = subprocess.run(
         [*command, "-c", str(ROOT / "pyproject.toml"), str(toy)],
         cwd=ROOT,
@@ -78,9 +91,9 @@ def test_what_leaks_is_named(tmp_path: Path, clean_env: dict[str, str]) -> None:
         strict=True,
     ):
         assert f"test_that_{name}:" in line and what in line
-    assert "3 tests are flat, 3 leak: NOT HELD" in said
+    assert "4 tests are flat, 3 leak: NOT HELD" in said
     assert any("FAILED" in line and "test_that_fails" in line for line in said)
-    assert "4 failed, 3 passed, 1 skipped" in said[-1]
+    assert "4 failed, 4 passed, 1 skipped" in said[-1]
     # The last run alone is told.
     (made,) = [line for line in said if line.startswith("made ")]
     assert int(made.split()[1]) >= WARM_UPS + MEASURED + 1

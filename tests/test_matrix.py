@@ -40,9 +40,16 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
             yield begun
 
 
+def marks_of(row: str) -> list[pytest.MarkDecorator]:
+    """What runs in a process of its own has stubs before the C library's functions."""
+    return [pytest.mark.preload] if FAULTS[row].child else []
+
+
 @needs_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("row", PROMISES)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=marks_of(row)) for row in PROMISES]
+)
 def test_row(row: str, verdicts: Verdicts) -> None:
     found = {trial: verdicts[trial].result() for trial in trials_of(row)}
     told = [f"{trial}: {fault}" for trial in found for fault in found[trial]]

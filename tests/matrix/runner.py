@@ -67,6 +67,7 @@ def asked(request: pytest.FixtureRequest, fixture: str) -> Iterator[dict[str, ob
             isinstance(item, pytest.Function)
             and item.module is request.module
             and fixture in item.fixturenames
+            and item.get_closest_marker("skip") is None
         ):
             yield item.callspec.params
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -197,6 +197,13 @@ def test_traces_as_the_head_says(env: dict[str, str], tmp_path: Path) -> None:
 
 # ---- ccxt ----------------------------------------------------------------------------
 
+
+def in_ccxt(test: Callable[..., None]) -> Callable[..., None]:
+    """The venv, and ccxt alone takes seconds to load; no sanitizer is loaded there."""
+    marked: Callable[..., None] = pytest.mark.slow(pytest.mark.preload(test))
+    return marked
+
+
 CCXT = ROOT / "examples/ccxt_words.py"
 
 
@@ -305,7 +312,7 @@ def arm(exchange: Exchange, what: str) -> None:
         exec(compile(f"{what}", "<exchange>", "exec"), names)
 
 
-@pytest.mark.slow  # the venv, and ccxt alone takes seconds to load
+@in_ccxt
 @pytest.mark.parametrize("what", IN_CCXT)
 def test_error_in_ccxt_words(what: str, bot: Bot, ccxt_exchange: Exchange) -> None:
     arm(ccxt_exchange, what)
@@ -317,7 +324,7 @@ def test_error_in_ccxt_words(what: str, bot: Bot, ccxt_exchange: Exchange) -> No
     assert (told["error"], told["again"], told["outcome"]) == (error, again, outcome)
 
 
-@pytest.mark.slow
+@in_ccxt
 def test_what_no_answer_came_to_is_tried_again(
     bot: Bot, ccxt_exchange: Exchange
 ) -> None:
@@ -331,7 +338,7 @@ def test_what_no_answer_came_to_is_tried_again(
     assert told["outcome"] == "unknown"
 
 
-@pytest.mark.slow
+@in_ccxt
 def test_orders_in_ccxt_words(bot: Bot, ccxt_exchange: Exchange) -> None:
     ccxt_exchange.reset()
     ids = ccxt_exchange.place(SYMBOL, 2)
@@ -344,7 +351,7 @@ def test_orders_in_ccxt_words(bot: Bot, ccxt_exchange: Exchange) -> None:
     assert ccxt_exchange.open_orders() == []
 
 
-@pytest.mark.slow
+@in_ccxt
 @pytest.mark.parametrize(
     ("symbol", "error"),
     [(None, "ArgumentsRequired"), ("ADA USDM", "BadRequest")],
@@ -376,7 +383,7 @@ def test_no_class_of_ours_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-@pytest.mark.slow
+@in_ccxt
 def test_ccxt_as_the_head_says(
     ccxt_python: Path, exchange: Exchange, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ from tests.guarded import (
     wait_until,
     watchdog_pid,
 )
+from tests.matrix.runner import asked
 
 AT_ONCE = 4
 REPEATS = int(os.environ.get("GUARD_REPEATS", "1"))
@@ -112,15 +113,19 @@ def die(death: Death, env: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def deaths() -> Iterator[dict[str, list[Future[str]]]]:
-    """All of them, under way."""
+def deaths(
+    request: pytest.FixtureRequest,
+) -> Iterator[dict[str, list[Future[str]]]]:
+    """All that are asked for, under way."""
     from tests.conftest import cleaned
 
     env = cleaned()
+    chosen = {str(one["name"]) for one in asked(request, "deaths")}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             death.name: [pool.submit(die, death, env) for _ in range(REPEATS)]
             for death in DEATHS
+            if death.name in chosen
         }
 
 

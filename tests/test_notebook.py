@@ -41,6 +41,7 @@ def words(texts: list[str]) -> list[str]:
     return sorted(re.findall(r"[\w'-]+", " ".join(texts)))
 
 
+@pytest.mark.preload  # a sanitizer's venv has none of Jupyter's templates
 def test_the_example_shows_what_is_stored_in_it(tmp_path: Path) -> None:
     """On a machine with a real key and proxies; nothing but the sandbox is called."""
     env = notebook_environment(lock_folder(cleaned(), tmp_path), tmp_path)

@@ -21,6 +21,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @needs_proc
+@pytest.mark.memory
 def test_nothing_grows() -> None:
     """100,000 calls through one client of each face, 1 in 100 with a fault."""
     finished = run(CALLS)

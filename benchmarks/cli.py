@@ -9,7 +9,7 @@ after one round, with a proof.
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cold import cold_lines, hashed_store
+from benchmarks.cold import cold_lines, stores_in
 from benchmarks.figures import Bar, Figure, Report, ratio
 from benchmarks.program import BARE, Program, measure
 from benchmarks.server import NOTHING_OPEN
@@ -43,13 +43,12 @@ class CommandLine:
     def __init__(self, setting: Setting) -> None:
         server, python = setting.server, setting.ours
         environment = setting.environment
-        store = setting.folder / "command-line"
-        store.mkdir()
+        hashed, _ = stores_in(setting)
         given = {
             **environment,
             "DELTADEFI_API_KEY": "sandbox-bench",
             "DELTADEFI_BASE_URL": server.base_url + NOTHING_OPEN,
-            "SSL_CERT_DIR": str(hashed_store(store, server.ca_file)),
+            "SSL_CERT_DIR": str(hashed),
         }
         name = Path(python).name
         self.python = python

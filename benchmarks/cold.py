@@ -138,7 +138,9 @@ class Cold:
             figures[name] = found
             lines += [f"  {name}", *(f"    {line}" for line in cold_lines(found))]
             bars += bars_of_wheel(found) if said else bars_of_build(found)
-        return lines, figures, bars if self._setting.wheel else bars + no_wheel()
+        if not self._setting.wheel:
+            bars += bars_of_wheel(None)
+        return lines, figures, bars
 
 
 def stores_in(setting: Setting) -> tuple[Path, Path]:
@@ -162,28 +164,22 @@ def bars_of_build(found: dict[str, object]) -> list[Bar]:
     ]
 
 
-WHEEL_NAMES = (
-    "import from the wheel adds",
-    "import from the wheel adds modules",
-    "start to first reply, wheel, hashed roots / bare",
+WHEEL_BARS = (
+    ("import from the wheel adds", WHEEL_IMPORT_LIMIT, "ms"),
+    ("import from the wheel adds modules", WHEEL_MODULES_LIMIT, ""),
+    ("start to first reply, wheel, hashed roots / bare", WHEEL_PROCESS_LIMIT, "x"),
 )
 
 
-def bars_of_wheel(found: dict[str, object]) -> list[Bar]:
-    added = median(found, "import_adds") * 1e3
-    whole = median(found, "process_ratio_hashed", "")
+def bars_of_wheel(found: dict[str, object] | None) -> list[Bar]:
+    """None: there is no wheel, and so nothing was measured."""
+    values: list[float | None] = [None] * len(WHEEL_BARS)
+    if found is not None:
+        whole = median(found, "process_ratio_hashed", "")
+        values = [median(found, "import_adds") * 1e3, count(found), whole]
     return [
-        Bar(WHEEL_NAMES[0], added, WHEEL_IMPORT_LIMIT, "ms"),
-        Bar(WHEEL_NAMES[1], count(found), WHEEL_MODULES_LIMIT, ""),
-        Bar(WHEEL_NAMES[2], whole, WHEEL_PROCESS_LIMIT, "x"),
-    ]
-
-
-def no_wheel() -> list[Bar]:
-    return [
-        Bar(WHEEL_NAMES[0], None, WHEEL_IMPORT_LIMIT, "ms"),
-        Bar(WHEEL_NAMES[1], None, WHEEL_MODULES_LIMIT, ""),
-        Bar(WHEEL_NAMES[2], None, WHEEL_PROCESS_LIMIT, "x"),
+        Bar(name, value, limit, unit)
+        for (name, limit, unit), value in zip(WHEEL_BARS, values, strict=True)
     ]
 
 

@@ -142,20 +142,13 @@ def of_a_call(command: Sequence[str], folder: Path, times: int = 1) -> Profile:
 
 
 def count(python: str, folder: Path, server: Server) -> Counted:
-    where = Setting(
-        server=server,
-        folder=folder,
-        **dict.fromkeys(("ours", "wheel", "peers", "sdk"), ""),
-        static=None,
-        environment={},
-        rounds=2,
-        processes=2,
-    )
     here = str(Path(__file__).parent)
     program = PROGRAM.format(
         folder=here, url=server.base_url, ca_file=str(server.ca_file)
     )
-    (cloop,) = (client for client in in_c(where) if client.name == YARDSTICK)
+    (cloop,) = (
+        client for client in in_c(Setting(server, folder)) if client.name == YARDSTICK
+    )
     return Counted(
         espresso=of_a_call([python, "-c", program], folder),
         cloop=of_a_call(cloop.command, folder, times=2),

@@ -51,11 +51,15 @@ class Row:
         self.cpu.append(sum(cpu for cpu, _, _ in answers) / len(answers))
         self.memory = max(resident(process.pid) for process in processes)
 
-    def figures(self) -> dict[str, object]:
+    def rate(self) -> Figure:
+        """Calls a second, of all processes together."""
         made = self.calls * len(self.commands)
+        return Figure.of([made / wall for wall in self.wall])
+
+    def figures(self) -> dict[str, object]:
         return {
             "cpu_seconds": Figure.of(self.cpu),
-            "calls_per_second": Figure.of([made / wall for wall in self.wall]),
+            "calls_per_second": self.rate(),
             "seconds_of_a_call": Figure.of([wall / self.calls for wall in self.wall]),
             "megabytes": self.memory,
         }
@@ -133,12 +137,9 @@ class Scale:
         for kind, found in self._rows.items():
             figures[kind] = {str(row.count): row.figures() for row in found}
             for row in found:
-                rate = Figure.of(
-                    [row.calls * len(row.commands) / wall for wall in row.wall]
-                )
                 lines.append(
                     f"  {counted(row.count, kind):20}"
-                    f"{Figure.of(row.cpu).text(1e6, 1):>24}{rate.text():>24}"
+                    f"{Figure.of(row.cpu).text(1e6, 1):>24}{row.rate().text():>24}"
                     f"{row.memory:>14.1f}"
                 )
         threads = self._rows["threads"]

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.server import Server
@@ -16,6 +16,8 @@ ARCHIVES = ["libcurl.a", "libssl.a", "libcrypto.a", "libcjson.a"]
 class Setting:
     """The server, a folder to write into, and the interpreters of the venvs.
 
+    The loops in C need no more than the first two.
+
     Attributes:
         ours: has espresso, built on this system's libcurl.
         wheel: has the wheel that was given; "": none was.
@@ -28,14 +30,14 @@ class Setting:
 
     server: Server
     folder: Path
-    ours: str
-    wheel: str
-    static: Path | None
-    peers: str
-    sdk: str
-    environment: dict[str, str]
-    rounds: int
-    processes: int
+    ours: str = ""
+    wheel: str = ""
+    static: Path | None = None
+    peers: str = ""
+    sdk: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    rounds: int = 2
+    processes: int = 2
 
     @property
     def builds(self) -> dict[str, str]:

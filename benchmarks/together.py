@@ -1,9 +1,8 @@
 """Two hundred calls at once on one client and one loop, none of which waits in line.
 
-The server is the
-sandbox in a process of its own; it answers each call after a tenth of a second. The
-first round of a client is cold: it opens two hundred connections. The next ones are
-warm, as far as connections are kept.
+The server is the sandbox in a process of its own; it answers each call after a tenth of
+a second. The first round of a client is cold: it opens two hundred connections. The
+next ones are warm, as far as connections are kept.
 """
 
 import asyncio

@@ -114,17 +114,22 @@ def pycurl(base_url: str, ca_file: str) -> Call:
     return call
 
 
-def requests(base_url: str, ca_file: str) -> Call:
-    module: Any = importlib.import_module("requests")
-    session = module.Session()
-    session.verify = ca_file
-    session.headers.update(HEADERS)
+def as_requests(name: str) -> Callable[[str, str], Call]:
+    """The maker of a client whose module is used as requests is."""
 
-    def call() -> list[str]:
-        ids: list[str] = session.post(base_url + PATH, data=BODY).json()["order_ids"]
-        return ids
+    def make(base_url: str, ca_file: str) -> Call:
+        session: Any = importlib.import_module(name).Session()
+        session.verify = ca_file
+        session.headers.update(HEADERS)
 
-    return call
+        def call() -> list[str]:
+            reply = session.post(base_url + PATH, data=BODY)
+            ids: list[str] = reply.json()["order_ids"]
+            return ids
+
+        return call
+
+    return make
 
 
 def httpx(base_url: str, ca_file: str) -> Call:
@@ -162,19 +167,6 @@ def urllib3(base_url: str, ca_file: str) -> Call:
     def call() -> list[str]:
         reply = pool.request("POST", base_url + PATH, body=BODY)
         ids: list[str] = reply.json()["order_ids"]
-        return ids
-
-    return call
-
-
-def niquests(base_url: str, ca_file: str) -> Call:
-    module: Any = importlib.import_module("niquests")
-    session = module.Session()
-    session.verify = ca_file
-    session.headers.update(HEADERS)
-
-    def call() -> list[str]:
-        ids: list[str] = session.post(base_url + PATH, data=BODY).json()["order_ids"]
         return ids
 
     return call
@@ -285,8 +277,8 @@ CLIENTS: dict[str, Callable[[str, str], Call]] = {
     "pycurl": pycurl,
     "http.client": http_client,
     "urllib3": urllib3,
-    "requests": requests,
-    "niquests": niquests,
+    "requests": as_requests("requests"),
+    "niquests": as_requests("niquests"),
     "httpx": httpx,
     "curl_cffi": curl_cffi,
     "deltadefi": deltadefi,

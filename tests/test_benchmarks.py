@@ -143,7 +143,7 @@ ANSWER = answering(http(DONE))
 
 def setting_at(url: str, ca_file: str, folder: Path) -> Setting:
     where = server.Server(url, Path(ca_file), "")
-    return Setting(where, folder, "", "", None, "", "", {}, rounds=2, processes=2)
+    return Setting(where, folder)
 
 
 def fields(request: bytes) -> dict[str, str]:

@@ -66,6 +66,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def asked(request: pytest.FixtureRequest, fixture: str) -> Iterator[dict[str, object]]:
+    """Parameters of the chosen tests of a module that take this fixture."""
+    for item in request.session.items:
+        if (
+            isinstance(item, pytest.Function)
+            and item.module is request.module
+            and fixture in item.fixturenames
+            and item.get_closest_marker("skip") is None
+        ):
+            yield item.callspec.params
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     clean(monkeypatch)

@@ -22,6 +22,7 @@ import pytest
 from benchmarks import guard as benchmark
 from espresso.sandbox import Exchange
 from tests.children import Child, default_environment
+from tests.conftest import asked, cleaned
 from tests.guarded import (
     SYMBOL,
     bot,
@@ -31,7 +32,6 @@ from tests.guarded import (
     wait_until,
     watchdog_pid,
 )
-from tests.matrix.runner import asked
 
 AT_ONCE = 4
 REPEATS = int(os.environ.get("GUARD_REPEATS", "1"))
@@ -117,8 +117,6 @@ def deaths(
     request: pytest.FixtureRequest,
 ) -> Iterator[dict[str, list[Future[str]]]]:
     """All that are asked for, under way."""
-    from tests.conftest import cleaned
-
     env = cleaned()
     chosen = {str(one["name"]) for one in asked(request, "deaths")}
     with ThreadPoolExecutor(AT_ONCE) as pool:

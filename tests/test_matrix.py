@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 import espresso
-from tests.conftest import clean
+from tests.conftest import asked, clean
 from tests.matrix import trial as trials
 from tests.matrix.faults import FAULTS
 from tests.matrix.press import ALL_FACES, COMMAND_LINE
 from tests.matrix.promises import PROMISES
-from tests.matrix.runner import Verdicts, asked, running
+from tests.matrix.runner import Verdicts, running
 from tests.matrix.trial import Trial, faults_of, trials_of
 
 needs_linux = pytest.mark.skipif(

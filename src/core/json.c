@@ -254,7 +254,7 @@ scan_string(struct scan *scan)
 {
     if (!scan_byte(scan, '"'))
         return false;
-    while (scan_plain(scan), scan->at < scan->end) {
+    for (scan_plain(scan); scan->at < scan->end; scan_plain(scan)) {
         if (*scan->at == '"') {
             scan->at++;
             return true;

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.conftest import clean
+from tests.conftest import asked, clean
 from tests.matrix.faults import FAULTS
 from tests.matrix.trial import Trial, faults_of
 
@@ -58,18 +58,6 @@ def rows_running(
     """The same, by row and face, each of which is chosen once."""
     with many_running(rows, chosen, at_once) as begun:
         yield dict(zip(chosen, begun, strict=True))
-
-
-def asked(request: pytest.FixtureRequest, fixture: str) -> Iterator[dict[str, object]]:
-    """Parameters of the chosen tests of a module that take this fixture."""
-    for item in request.session.items:
-        if (
-            isinstance(item, pytest.Function)
-            and item.module is request.module
-            and fixture in item.fixturenames
-            and item.get_closest_marker("skip") is None
-        ):
-            yield item.callspec.params
 
 
 def rows_of_tests(

@@ -328,6 +328,8 @@ $(C_OUT)/%.o: tests/c/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
+%/test_arena: C_LINK += -Wl,--wrap=malloc
+
 # Without Python: neither its headers nor its library are named here.
 $(C_PROGRAMS): $(C_OUT)/%: $(C_OUT)/%.o $(C_HELPERS) $(C_CORE)
 	@$(CC) -o $@ $^ $(C_LINK_ALL)

@@ -91,15 +91,31 @@ enum json_result {
  * NUL).  Refuses whatever Python's json refuses, and more: \u0000, lone
  * surrogates, depth over ESP_DEPTH_MAX, numbers of over 63 bytes, duplicate
  * members at the top.  *is_exact: every number is one that a double holds.
- * *root is owned by the caller. */
+ * *root is the caller's: json_free, for no part of it cJSON_Delete. */
 enum json_result json_parse(const char *data, size_t length, cJSON **root,
                             bool *is_exact);
+
+/* Takes NULL.  Any thread. */
+void json_free(cJSON *root);
 
 /* The scan alone: whether the bytes are one such document. */
 bool json_scan(const char *data, size_t length, bool *is_exact);
 
 void json_lock_prepare_fork(void);
 void json_lock_after_fork(bool in_child);
+
+/* ---- The memory of a parsed reply (arena.c) ----------------------------- */
+
+/* Let cJSON take its memory from arenas, all over the process.  Once, before
+ * the first arena_parse; no other use of cJSON is possible after it. */
+void arena_init(void);
+
+/* cJSON_ParseWithLengthOpts, the whole of `size` bytes, the last of them a
+ * NUL.  One thread at a time.  NULL: not what cJSON reads, or no memory. */
+cJSON *arena_parse(const char *data, size_t size);
+
+/* The root with all that is below it.  Takes NULL.  Any thread. */
+void arena_free(cJSON *root);
 
 /* ---- Trust store (trust.c) ---------------------------------------------- */
 

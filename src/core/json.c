@@ -386,6 +386,39 @@ check_members(const cJSON *root)
     return JSON_OK;
 }
 
+#ifdef ESP_PRIVATE_LIBRARIES
+
+static pthread_once_t arena_once = PTHREAD_ONCE_INIT;
+
+static cJSON *
+parse(const char *data, size_t size)
+{
+    pthread_once(&arena_once, arena_init);
+    return arena_parse(data, size);
+}
+
+void
+json_free(cJSON *root)
+{
+    arena_free(root);
+}
+
+#else
+
+static cJSON *
+parse(const char *data, size_t size)
+{
+    return cJSON_ParseWithLengthOpts(data, size, NULL, 1);
+}
+
+void
+json_free(cJSON *root)
+{
+    cJSON_Delete(root);
+}
+
+#endif
+
 enum json_result
 json_parse(const char *data, size_t length, cJSON **root, bool *is_exact)
 {
@@ -395,13 +428,13 @@ json_parse(const char *data, size_t length, cJSON **root, bool *is_exact)
     if (!json_scan(data, length, is_exact))
         return JSON_REFUSED;
     pthread_mutex_lock(&parse_lock);
-    *root = cJSON_ParseWithLengthOpts(data, length + 1, NULL, 1);
+    *root = parse(data, length + 1);
     pthread_mutex_unlock(&parse_lock);
     if (*root == NULL)
         return JSON_NO_MEMORY; /* the scan accepts only what cJSON reads */
     result = check_members(*root);
     if (result != JSON_OK) {
-        cJSON_Delete(*root);
+        json_free(*root);
         *root = NULL;
     }
     return result;

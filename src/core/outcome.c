@@ -35,7 +35,7 @@ void
 outcome_free_rounds(struct cJSON **rounds, int count)
 {
     while (count > 0)
-        cJSON_Delete(rounds[--count]);
+        json_free(rounds[--count]);
     free(rounds);
 }
 
@@ -44,7 +44,7 @@ esp_outcome_free(struct esp_outcome *outcome)
 {
     if (outcome == NULL)
         return;
-    cJSON_Delete(outcome->json);
+    json_free(outcome->json);
     outcome_free_rounds(outcome->rounds, outcome->round_count);
     outcome->json = NULL;
     outcome->rounds = NULL;

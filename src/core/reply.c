@@ -307,5 +307,5 @@ judge_body(struct judge *judge)
         judge_say(judge, "out of memory");
         break;
     }
-    cJSON_Delete(root);
+    json_free(root);
 }

@@ -451,9 +451,11 @@ test_list(void **state)
 static void
 test_most_rounds(void **state)
 {
+    static const char again[] = "{\"order_ids\":[\"a\"]}";
     struct world world;
     struct esp_press *press;
     struct esp_call *call;
+    bool is_exact;
 
     (void)state;
     world_open(&world, NULL, 0);
@@ -464,10 +466,10 @@ test_most_rounds(void **state)
     while (call->round_count < 2)
         drive_once(press, 1);
     while (call->round_count < ESP_ROUNDS_MAX - 2) {
-        cJSON *again = cJSON_Duplicate(call->rounds[0], true);
-
         esp_outcome_free(call->outcome);
-        call->outcome->json = again;
+        assert_int_equal(
+            json_parse(again, strlen(again), &call->outcome->json, &is_exact),
+            JSON_OK);
         assert_true(call_end_round(call));
     }
     drive_by_hand(press);

@@ -48,7 +48,7 @@ parse_exactly(const char *text, size_t length, cJSON **root)
     result = json_parse(copy, length, root, &is_exact);
     free(copy);
     if (result == JSON_OK && !is_exact) {
-        cJSON_Delete(*root);
+        json_free(*root);
         *root = NULL;
         result = JSON_REFUSED;
     }
@@ -67,7 +67,7 @@ check_rows(const struct row *row, size_t count)
         result = parse_exactly(row->text, row->length, &root);
         CHECK(row->name, result == (row->accepted ? JSON_OK : JSON_REFUSED));
         CHECK(row->name, (root != NULL) == row->accepted);
-        cJSON_Delete(root);
+        json_free(root);
     }
 }
 
@@ -348,7 +348,7 @@ test_duplicates(void **state)
         CHECK(rows[i].name, parse_exactly(rows[i].text, strlen(rows[i].text),
                                           &root) == rows[i].result);
         CHECK(rows[i].name, (root != NULL) == (rows[i].result == JSON_OK));
-        cJSON_Delete(root);
+        json_free(root);
     }
 }
 
@@ -367,7 +367,7 @@ parse_members(int count)
                                  "%s\"m%d\":%d", i > 0 ? "," : "", i, i);
     used += (size_t)snprintf(text + used, sizeof text - used, "}");
     result = parse_exactly(text, used, &root);
-    cJSON_Delete(root);
+    json_free(root);
     return result;
 }
 
@@ -398,7 +398,7 @@ test_long_numbers(void **state)
         snprintf(text, sizeof text, "1.%0*d", rows[i].zeros, 0);
         result = parse_exactly(text, strlen(text), &root);
         CHECK(rows[i].name, result == JSON_OK || result == JSON_REFUSED);
-        cJSON_Delete(root);
+        json_free(root);
     }
 }
 
@@ -416,7 +416,7 @@ test_comma_locale(void **state)
     assert_int_equal(parse_exactly(TEXT("1.5"), &root), JSON_OK);
     setlocale(LC_NUMERIC, "C");
     assert_true(root->valuedouble > 1.4 && root->valuedouble < 1.6);
-    cJSON_Delete(root);
+    json_free(root);
 }
 
 /* Every prefix of a good document is refused: nothing is read beyond. */
@@ -446,7 +446,7 @@ test_fork_lock(void **state)
         json_lock_prepare_fork();
         json_lock_after_fork(in_child);
         assert_int_equal(parse_exactly(TEXT("{}"), &root), JSON_OK);
-        cJSON_Delete(root);
+        json_free(root);
     }
 }
 

@@ -83,7 +83,7 @@ put_answer(const char *text, size_t length)
     }
     putchar('\n');
     fflush(stdout); /* the other side waits for it */
-    cJSON_Delete(root);
+    json_free(root);
 }
 
 static bool

@@ -224,6 +224,13 @@ call_on_timer(struct esp_call *call, int64_t now)
     }
 }
 
+bool
+call_looks_up(const struct esp_call *call)
+{
+    return call->state == CALL_RUNNING && call->entry.lane != NULL &&
+           lane_looks_up(call->entry.lane);
+}
+
 int64_t
 call_turn_at(const struct esp_call *call)
 {

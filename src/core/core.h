@@ -1,8 +1,9 @@
 /* core.h - what the files of the core share; private.
  *
  * Order of locks: registry (group.c), then pools, then parse (json.c),
- * look-ups (lookups.c) and libcurl (libcurl.c).  None but the last, which readers
- * share, is held while libcurl runs, and none while a hook does. */
+ * look-ups (lookups.c), libcurl (libcurl.c) and what libcurl locks (names.c).
+ * But for the last two, the first of which readers share, none is held during
+ * a transfer, and none at all while a hook runs. */
 #ifndef ESP_CORE_H
 #define ESP_CORE_H
 
@@ -23,6 +24,7 @@
 #define ESP_WATCHES_MAX 16          /* sockets a lane may wait for at once */
 #define ESP_DESCRIPTORS_MAX 1048576 /* highest descriptor a loop may watch */
 #define ESP_BUFFER_KEPT_MAX 8192    /* bytes a lane keeps between its calls */
+#define ESP_NAMES_AGE_S 60L         /* a found address is used until then */
 #define ESP_LOOKUPS_MAX 8           /* name look-ups abandoned in ... */
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
 #define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
@@ -281,6 +283,23 @@ int64_t policy_least_ms(int64_t connect_ms);
 int64_t policy_attempt_ms(int number, int64_t attempt_timeout_ms,
                           int64_t timeout_ms, int64_t remaining_ms);
 
+/* ---- Addresses that were found (names.c) -------------------------------- */
+
+struct esp_names;
+
+/* NULL: no memory. */
+struct esp_names *names_new(void);
+
+/* Takes NULL.  After the last lane that has it. */
+void names_free(struct esp_names *names);
+
+/* Let `easy` use them, unless they are in doubt: then it asks anew, for all.
+ * NULL: it asks for itself. */
+CURLcode names_prepare(const struct esp_names *names, CURL *easy);
+
+/* Whether what was found last led to no connection.  Takes NULL. */
+void names_doubt(struct esp_names *names, bool is_doubted);
+
 /* ---- Abandoned name look-ups (lookups.c) -------------------------------- */
 
 /* Whether ESP_LOOKUPS_MAX of this process were abandoned within the window:
@@ -325,6 +344,7 @@ struct esp_lane {
     struct esp_call *call;       /* that owns it; NULL: idle */
     struct esp_watcher *watcher; /* of the loop that watches its sockets, also
                                     while it is idle; NULL: none does */
+    struct esp_names *names;     /* of the pool, or NULL */
     CURLM *multi;
     CURL *easy;
     struct esp_request_text text;
@@ -348,7 +368,8 @@ struct esp_lane {
     struct esp_response response;
 };
 
-struct esp_lane *lane_new(void);
+/* `names` must outlive it; NULL: it looks names up for itself. */
+struct esp_lane *lane_new(struct esp_names *names);
 
 /* Begin a transfer.  False: it ended before it began, see lane->response. */
 bool lane_start(struct esp_lane *lane, const struct esp_target *target,
@@ -372,6 +393,9 @@ void lane_abandon(struct esp_lane *lane);
 
 /* Close and free; NULL is fine. */
 void lane_free(struct esp_lane *lane);
+
+/* Whether the transfer under way is still looking up the name. */
+bool lane_looks_up(const struct esp_lane *lane);
 
 /* ---- The TLS library under libcurl (tls.c) ------------------------------ */
 
@@ -441,7 +465,8 @@ struct esp_pool {
     pid_t pid;
     atomic_uint forks; /* how often a fork has left this pool's calls behind */
     int wake[2];       /* readable for ever once closed or draining */
-    struct esp_lane *idle; /* the warmest first */
+    struct esp_names *names; /* NULL: none yet, or no memory */
+    struct esp_lane *idle;   /* the warmest first */
     int idle_count;
     struct pool_entry *entries;
 };
@@ -566,6 +591,9 @@ void call_on_timer(struct esp_call *call, int64_t now);
 
 /* When it needs a turn; INT64_MAX: when it gets a slot. */
 int64_t call_turn_at(const struct esp_call *call);
+
+/* Whether an attempt is under way and still looks up the name. */
+bool call_looks_up(const struct esp_call *call);
 
 /* Give its slot back if its request must have arrived by now.  When to look
  * again; INT64_MAX: no need. */

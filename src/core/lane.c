@@ -75,6 +75,8 @@ lane_open(struct esp_lane *lane, const struct esp_target *target)
     code = callbacks_set_easy(lane);
     if (code == CURLE_OK)
         code = request_prepare_connection(lane->easy, target, &trust);
+    if (code == CURLE_OK)
+        code = names_prepare(lane->names, lane->easy);
     response->curl_code = code;
     response->no_memory = code == CURLE_OUT_OF_MEMORY;
     lane->connected_at = -1;
@@ -82,13 +84,14 @@ lane_open(struct esp_lane *lane, const struct esp_target *target)
 }
 
 struct esp_lane *
-lane_new(void)
+lane_new(struct esp_names *names)
 {
     struct esp_lane *lane = calloc(1, sizeof *lane);
 
     if (lane != NULL) {
         buffer_init(&lane->response.body, ESP_BODY_MAX);
         lane->timer_at = -1;
+        lane->names = names;
     }
     return lane;
 }
@@ -214,6 +217,12 @@ lane_start(struct esp_lane *lane, const struct esp_target *target,
     return lane->running;
 }
 
+bool
+lane_looks_up(const struct esp_lane *lane)
+{
+    return lane->running && lane->needs_dns && lane->sockets_opened == 0;
+}
+
 static double
 info_seconds(CURL *easy, CURLINFO info)
 {
@@ -286,8 +295,10 @@ lane_finish(struct esp_lane *lane, CURLcode code)
     request_wipe(&lane->text);
     lane->running = false;
     lane->used_at = clock_boot_ms();
-    if (lane->sockets_opened > 0)
+    if (lane->sockets_opened > 0) {
         lane->connected_at = lane->used_at;
+        names_doubt(lane->names, !lane->response.left);
+    }
 }
 
 /* Whether libcurl has finished; then the lane has, too. */

@@ -46,6 +46,7 @@ pool_abandon_held(struct esp_pool *pool)
         if (entry->lane != NULL)
             lane_abandon(entry->lane);
     }
+    pool->names = NULL; /* with what those lanes have of it */
     pool->idle = NULL;
     pool->idle_count = 0;
     pool->entries = NULL;
@@ -245,6 +246,7 @@ esp_pool_release(struct esp_pool *pool)
     pool_check_pid_held(pool);
     pthread_mutex_unlock(&pool->lock);
     free_lanes(take_unwatched_held(pool)); /* a watcher would hold the pool */
+    names_free(pool->names);
     wake_close(pool);
     target_free(&pool->target);
     pthread_mutex_destroy(&pool->lock);
@@ -385,17 +387,29 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
     lane_free(lane);
 }
 
+/* Made when the first lane is: an import or a client alone does not start
+ * libcurl. */
+static struct esp_names *
+names_held(struct esp_pool *pool)
+{
+    if (pool->names == NULL)
+        pool->names = names_new();
+    return pool->names;
+}
+
 bool
 pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
                struct esp_watcher *watcher)
 {
+    struct esp_names *names;
     struct esp_lane *lane;
 
     pthread_mutex_lock(&pool->lock);
     lane = unlink_idle_held(pool, watcher, NULL, -1, false);
+    names = lane == NULL ? names_held(pool) : NULL;
     pthread_mutex_unlock(&pool->lock);
     if (lane == NULL)
-        lane = lane_new();
+        lane = lane_new(names);
     if (lane != NULL)
         lane_watch(lane, watcher);
     entry->lane = lane;

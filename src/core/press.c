@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NAME_WAIT_MS 50 /* a resolver that is near answers within a few */
+
 /* ---- Who is waiting ----------------------------------------------------- */
 
 static bool
@@ -156,6 +158,22 @@ begin_next(struct esp_press *press, int slot)
     call_go(call, slot);
 }
 
+/* Whether the others begin later, when one has found the address that all of
+ * them need.  Not for long: its question may be the one that gets lost. */
+static bool
+waits_for_name(const struct esp_press *press)
+{
+    bool is_asked = false;
+    size_t i;
+
+    if (!has_unbegun(press) ||
+        esp_clock_ms() >= press->started_at + NAME_WAIT_MS)
+        return false;
+    for (i = 0; i < press->begun && !is_asked; i++)
+        is_asked = call_looks_up(press->calls[i]);
+    return is_asked;
+}
+
 /* Give slots to those that wait, until `latest`, as long as there are any that
  * are free `now`: one that comes back meanwhile is for the next turn, or many
  * attempts that end at once would keep the others from theirs.  A hook of such
@@ -166,7 +184,8 @@ hand_out_slots(struct esp_press *press, int64_t latest)
     int64_t now = esp_clock_ms();
     int slot;
 
-    while (has_waiting(press) && esp_clock_ms() <= latest &&
+    while (has_waiting(press) && !waits_for_name(press) &&
+           esp_clock_ms() <= latest &&
            (slot = pace_take(&press->pace, now)) >= 0) {
         if (has_unbegun(press))
             begin_next(press, slot);
@@ -230,6 +249,10 @@ serve_waiting(struct esp_press *press)
                    press->begun == 0 ? press->deadline : latest_start(press));
     if (!has_waiting(press))
         return;
+    if (waits_for_name(press)) {
+        press->look_at = press->started_at + NAME_WAIT_MS;
+        return;
+    }
     settled = settle_slots(press, now);
     latest = latest_start(press);
     if (now > latest ||

@@ -95,6 +95,7 @@ enum trouble {
     TROUBLE_STALE,   /* the kept connection was dead: nothing was sent */
     TROUBLE_AT_ONCE, /* lane_start says that it cannot begin */
     TROUBLE_DEAF,    /* libcurl forgets its own time-out */
+    TROUBLE_NAME,    /* where nothing is sent: the name is not found before */
     TROUBLE_COUNT
 };
 
@@ -142,16 +143,25 @@ struct played {
     size_t start;
     const struct event *event;
     int64_t ends_at;
+    bool looks_up;
 };
 
 struct esp_lane *
-lane_new(void)
+lane_new(struct esp_names *names)
 {
     struct played *played = calloc(1, sizeof *played);
 
     buffer_init(&played->lane.response.body, ESP_BODY_MAX);
     played->lane.timer_at = -1;
+    played->lane.names = names;
     return &played->lane;
+}
+
+bool
+lane_looks_up(const struct esp_lane *lane)
+{
+    return lane->running &&
+           ((const struct played *)(const void *)lane)->looks_up;
 }
 
 void
@@ -234,6 +244,8 @@ play(struct played *played, const struct esp_request *request)
     start = note_start(played, request);
     start->is_stale = trouble == TROUBLE_STALE && lane->socket_count > 0;
     start->left = !start->is_stale && played->event->sent != ESP_NOT_SENT;
+    played->looks_up =
+        trouble == TROUBLE_NAME && !start->left && !start->is_stale;
     lane->found_stale = start->is_stale;
     lane->response.left = start->left;
     lane->left_at = world.now;

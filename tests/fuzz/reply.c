@@ -281,7 +281,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         endings[input_below(&input, sizeof endings / sizeof *endings)];
     unsigned odd = input_byte(&input);
     size_t piece = input_byte(&input);
-    struct esp_lane *lane = lane_new();
+    struct esp_lane *lane = lane_new(NULL);
     struct sample sample = {.raw = (const char *)input.at,
                             .length = input.left,
                             .response = &lane->response};

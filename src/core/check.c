@@ -317,6 +317,18 @@ url_decodes(struct url_reader *reader, CURLUPart part)
     return decodes;
 }
 
+/* libcurl decodes the escapes of a host each time that it reads one: what is
+ * still an escape then, or no character of a URL, would be another host later.
+ */
+static bool
+host_is_plain(struct url_reader *reader)
+{
+    char host[ESP_URL_MAX + 1];
+
+    return url_part(reader, CURLUPART_HOST, host, sizeof host) &&
+           is_plain_url(host) && strchr(host, '%') == NULL;
+}
+
 static bool
 proxy_is_usable(struct url_reader *reader, const char *text)
 {
@@ -330,7 +342,7 @@ proxy_is_usable(struct url_reader *reader, const char *text)
     if (!url_open(reader, text,
                   CURLU_DEFAULT_SCHEME | CURLU_NON_SUPPORT_SCHEME | guess) ||
         !url_part(reader, CURLUPART_SCHEME, scheme, sizeof scheme) ||
-        !url_decodes(reader, CURLUPART_USER) ||
+        !host_is_plain(reader) || !url_decodes(reader, CURLUPART_USER) ||
         !url_decodes(reader, CURLUPART_PASSWORD))
         return false;
     for (i = 0; i < sizeof schemes / sizeof *schemes; i++)

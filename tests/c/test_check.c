@@ -377,6 +377,10 @@ test_proxy(void **state)
         {"http://user:secret-pw%20@proxy.example", true},
         {"http://user:100%1%0gsecret-pw%@proxy.example", true},
         {"http://user:secret-pw@proxy.example\r\n", false},
+        {"http://proxy%2eexample:3128", true},
+        {"http://proxy%2525example:3128", false}, /* still an escape */
+        {"http://proxy%7Fexample:3128", false},
+        {"http://proxy%C3%A9.example:3128", false},
     };
     struct esp_error error;
     size_t i;

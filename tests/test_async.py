@@ -13,6 +13,7 @@ import pickle
 import random
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ import uvloop
 
 import espresso
 from espresso.sandbox import Exchange
-from tests.children import PRELUDE, Child, environment, run
+from tests.children import PATIENCE, PRELUDE, Child, environment, run
 from tests.obstacles import HUNG_NAME, HungNames
 from tests.rawserver import RawServer, Wire, http
 
@@ -195,19 +196,55 @@ def test_a_loop_that_was_never_closed(ex: Exchange) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
-def test_a_loop_closed_in_flight(ex: Exchange) -> None:
-    client = make(ex)
+def close_a_loop_in_flight(ex: Exchange, client: espresso.AsyncClient) -> None:
     ex.fault("hang")
+    before = len(ex.calls)
     loop = asyncio.new_event_loop()
     task = loop.create_task(client.cancel_all(SYMBOL))
-    while not ex.calls:
+    while len(ex.calls) == before:
         loop.run_until_complete(asyncio.sleep(0.01))
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
-    del task
+
+
+def test_a_loop_closed_in_flight(ex: Exchange) -> None:
+    client = make(ex)
+    close_a_loop_in_flight(ex, client)
     gc.collect()
     asyncio.run(client.cancel_all(SYMBOL, missing_ok=True))
     asyncio.run(client.aclose())
+
+
+def test_a_client_dropped_in_flight(ex: Exchange) -> None:
+    """With its loop: the call is garbage, and so are its connection and its key."""
+    client = make(ex)
+    close_a_loop_in_flight(ex, client)
+    last = weakref.ref(client)
+    del client
+    gc.collect()
+    assert last() is None
+
+
+def test_what_a_closed_loop_left_under_way_is_closed() -> None:
+    """When its client is used again, or closed, on another loop."""
+    closed = threading.Event()
+
+    def silent(wire: Wire) -> None:
+        wire.read_request()
+        wire.hold()
+        closed.set()
+
+    with RawServer(silent) as server:
+        client = make(server)
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(client.cancel_all(SYMBOL))
+        while not server.requests:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        assert not closed.wait(0.05)
+        asyncio.run(client.aclose())
+        assert closed.wait(PATIENCE)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 class NoReaders(asyncio.SelectorEventLoop):

@@ -356,17 +356,31 @@ driver_traverse(PyObject *object, visitproc visit, void *arg)
 {
     LoopDriver *self = (LoopDriver *)object;
 
+    LoopPress *press;
+
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->loop);
     Py_VISIT(self->timer);
+    for (press = self->under_way; press != NULL; press = press->next)
+        Py_VISIT(press);
     return 0;
 }
 
-/* The loop stays: a press that still runs needs it to end. */
+/* Its loop does not run again: what is under way ends here, with its
+ * connections and the copies of its key. */
+static void
+abandon_all(LoopDriver *self)
+{
+    while (self->under_way != NULL)
+        loop_press_abandon(self->under_way);
+}
+
+/* The loop stays: whoever awaited a press may still ask it for something. */
 static int
 driver_clear(PyObject *object)
 {
     Py_CLEAR(((LoopDriver *)object)->timer);
+    abandon_all((LoopDriver *)object);
     return 0;
 }
 
@@ -391,8 +405,10 @@ driver_retire(PyObject *object, PyObject *unused)
     LoopDriver *self = (LoopDriver *)object;
 
     (void)unused;
-    if (self->pid == getpid() && !self->in_turn)
+    if (self->pid == getpid() && !self->in_turn) {
+        abandon_all(self);
         esp_watcher_retire(self->watcher);
+    }
     return Py_NewRef(Py_None);
 }
 

@@ -5,6 +5,8 @@
 
 #include "client.h"
 
+struct loop_press;
+
 /* One event loop and one client's pool. */
 typedef struct {
     PyObject_HEAD
@@ -16,11 +18,14 @@ typedef struct {
     pid_t pid;        /* of the process whose loop it is */
     int wake_fd;      /* that the loop watches; -1: none */
     bool in_turn;     /* the core is running: a hook may have called us */
+    struct loop_press *under_way; /* owned: the core has their address */
 } LoopDriver;
 
 /* One press under way, and its result. */
-typedef struct {
+typedef struct loop_press {
     PyObject_HEAD
+    struct loop_press *next;  /* in the driver's list */
+    struct loop_press **link; /* that names us there; NULL: not in it */
     struct module_state *state;
     LoopDriver *driver;
     Client *client;
@@ -43,6 +48,9 @@ PyObject *loop_press_warm_up(LoopDriver *driver, Client *client);
 
 /* The press has ended: wipe its key, wake who waits for it. */
 void loop_press_complete(LoopPress *self);
+
+/* Its loop is closed, or garbage: end it, and tell nobody. */
+void loop_press_abandon(LoopPress *self);
 
 /* End it with `error`. */
 void loop_press_fail(LoopPress *self, PyObject *error);

@@ -16,6 +16,33 @@ wake_waiter(LoopPress *self)
     return !no_memory;
 }
 
+/* Into the driver's list, which owns it until it has ended. */
+static void
+enter_list(LoopPress *self)
+{
+    LoopPress **first = &self->driver->under_way;
+
+    Py_INCREF((PyObject *)self);
+    self->next = *first;
+    self->link = first;
+    if (self->next != NULL)
+        self->next->link = &self->next;
+    *first = self;
+}
+
+/* The caller may have had no other reference. */
+static void
+leave_list(LoopPress *self)
+{
+    if (self->link == NULL)
+        return;
+    *self->link = self->next;
+    if (self->next != NULL)
+        self->next->link = self->link;
+    self->link = NULL;
+    Py_DECREF((PyObject *)self);
+}
+
 /* Without memory at the first time it is tried once more: nobody else would
  * ever wake who waits. */
 void
@@ -24,7 +51,15 @@ loop_press_complete(LoopPress *self)
     key_wipe_copy(self->key_text);
     if (!wake_waiter(self))
         wake_waiter(self);
-    Py_DECREF(self); /* the watcher's reference */
+    leave_list(self);
+}
+
+void
+loop_press_abandon(LoopPress *self)
+{
+    esp_press_interrupt(self->press);
+    key_wipe_copy(self->key_text);
+    leave_list(self);
 }
 
 void
@@ -82,6 +117,7 @@ begin(LoopPress *self, struct esp_cancel *cancel)
                          &self->listeners);
     cancel->hooks = (struct esp_hooks){.on_attempt = on_attempt, .user = self};
     driver->in_turn = true;
+    enter_list(self);
     if (self->value != NULL)
         self->press =
             esp_watcher_cancel(driver->watcher, cancel, self->symbols.texts,
@@ -93,10 +129,10 @@ begin(LoopPress *self, struct esp_cancel *cancel)
     if (self->press == NULL) {
         errors_raise_outcome(self->state, self->client->pool, &refused,
                              self->symbols.text);
+        leave_list(self);
         Py_DECREF(self);
         return NULL;
     }
-    Py_INCREF((PyObject *)self); /* the watcher's reference */
     loop_settle(driver);
     return (PyObject *)self;
 }

@@ -52,8 +52,12 @@ BANNED = {
     "cJSON_Parse(": "no length, no end: cJSON_ParseWithLengthOpts",
     "cJSON_ParseWithLength(": "ignores what follows: cJSON_ParseWithLengthOpts",
 }
-# libcurl's own variable: no value of ours comes from it, its presence is refused.
-ALLOWED = 'getenv("SSLKEYLOGFILE")'
+ALLOWED = (
+    # libcurl's own variable: no value of ours comes from it, its presence is refused.
+    'getenv("SSLKEYLOGFILE")',
+    # Of a cJSON that nobody else in the process has.
+    "cJSON_InitHooks(&of_an_arena)",
+)
 BANNED_PATTERN = re.compile(
     r"\b(?:" + "|".join(re.escape(word) for word in BANNED) + ")"
 )
@@ -91,8 +95,14 @@ def banned_words(code: str) -> list[str]:
     return [
         f"line {number}: {word}: {BANNED[word]}"
         for number, line in enumerate(without_comments(code).splitlines(), 1)
-        for word in BANNED_PATTERN.findall(line.replace(ALLOWED, ""))
+        for word in BANNED_PATTERN.findall(without_allowed(line))
     ]
+
+
+def without_allowed(line: str) -> str:
+    for words in ALLOWED:
+        line = line.replace(words, "")
+    return line
 
 
 def knowledge_of_python(code: str) -> list[str]:

@@ -88,9 +88,10 @@ free_chunks(struct chunk *chunk)
 void
 arena_init(void)
 {
-    cJSON_Hooks hooks = {.malloc_fn = take, .free_fn = give_back_nothing};
+    cJSON_Hooks of_an_arena = {.malloc_fn = take,
+                               .free_fn = give_back_nothing};
 
-    cJSON_InitHooks(&hooks);
+    cJSON_InitHooks(&of_an_arena);
 }
 
 cJSON *

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ def notebook_environment(base: Mapping[str, str], folder: Path) -> dict[str, str
 
 
 class Kernel:
-    """A kernel as a notebook server runs it."""
+    """A kernel as a notebook server runs it.
+
+    It is spoken to over sockets of the file system: a port that is free when the
+    manager looks may be another test's when the kernel binds it.
+    """
 
     def __init__(self, env: dict[str, str]) -> None:
         self._env = env
         self.watchdogs: list[int] = []
-        self.manager = KernelManager()
+        # A short name: that of a socket has at most 107 bytes.
+        self._folder = tempfile.TemporaryDirectory(prefix="espresso-")
+        sockets = str(Path(self._folder.name, "kernel"))
+        self.manager = KernelManager(transport="ipc", ip=sockets)
         self.manager.start_kernel(env=env, cwd=str(ROOT))
         self.client = self._connect()
 
@@ -67,3 +75,4 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
+        self._folder.cleanup()

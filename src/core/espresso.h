@@ -56,7 +56,7 @@ struct cJSON;
 #define ESP_SYMBOLS_MAX 100000                   /* symbols of one press */
 #define ESP_ROUNDS_MAX 10000    /* rounds of a confirmed call */
 #define ESP_RATE_CALLS 10       /* requests of one press that start ... */
-#define ESP_RATE_WINDOW_MS 2000 /* ... within this time [field] */
+#define ESP_RATE_WINDOW_MS 2001 /* ... within 2 s [field], rounded up */
 
 /* ---- What became of a call ---------------------------------------------- */
 

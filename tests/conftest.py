@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import espresso
 from espresso import _client, _watch
 from espresso.sandbox import Exchange
+from tests.names import KnownNames
 
 # Whatever the machine sets, a test sees none of it unless it says so.
 VARIABLES = (
@@ -103,3 +105,13 @@ def client(exchange: Exchange) -> Iterator[espresso.Client]:
         exchange.key, base_url=exchange.url, ca_file=exchange.ca_file, timeout=5
     ) as ready:
         yield ready
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> KnownNames:
+    """A resolver for child processes, which counts."""
+    if not KnownNames.supported:
+        pytest.skip("needs LD_PRELOAD")
+    folder = tmp_path / "names"
+    folder.mkdir()
+    return KnownNames(folder)

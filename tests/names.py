@@ -10,9 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import espresso
 from tests.children import preloaded
 
 _PATIENCE = 30.0  # seconds
+
+LIBCURL = tuple(map(int, espresso.__versions__["libcurl"].split(".")[:2]))
+QUESTIONS = 1 if LIBCURL < (8, 20) else 2
+"""Of one look-up: later libcurls ask for IPv4 and IPv6 apart."""
 
 # KNOWN_NAMES is "name=address+address,name=address"; the addresses of a name come
 # in one list, in that order. What is an address already is passed on. Of each question

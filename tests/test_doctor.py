@@ -16,7 +16,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -234,15 +233,6 @@ def test_plain_http(env: Env) -> None:
 
 
 # --- the connection ---------------------------------------------------------------
-
-
-@pytest.fixture
-def known(tmp_path: Path) -> Iterator[KnownNames]:
-    if not KnownNames.supported:
-        pytest.skip("needs LD_PRELOAD")
-    folder = tmp_path / "names"
-    folder.mkdir()
-    yield KnownNames(folder)
 
 
 def open_env(env: Env, **changes: str) -> Env:

@@ -1,22 +1,15 @@
 """How often a client asks for the address of the exchange: seldom, and never too long.
 
-The resolver is a preloaded one, which counts. Later libcurls ask for IPv4 and IPv6
-apart: there each question counts twice.
+The resolver is a preloaded one, which counts.
 """
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import espresso
 from tests.children import PRELUDE, Ended, run
-from tests.names import KnownNames
+from tests.names import QUESTIONS, KnownNames
 from tests.rawserver import DONE, KEY, RawServer, Wire, answering, http
 
 HOST = "trader.invalid"
-LIBCURL = tuple(map(int, espresso.__versions__["libcurl"].split(".")[:2]))
-APIECE = 1 if LIBCURL < (8, 20) else 2
 ANY_SYMBOL = b'{"order_ids":["a-1"]}'
 TEN = (
     PRELUDE
@@ -79,13 +72,6 @@ assert os.waitpid(child, 0)[1] == 0
 )
 
 
-@pytest.fixture
-def known(tmp_path: Path) -> Iterator[KnownNames]:
-    if not KnownNames.supported:
-        pytest.skip("needs LD_PRELOAD")
-    yield KnownNames(tmp_path)
-
-
 class Client:
     """Programs in a process of their own, to whom the server has a name."""
 
@@ -106,8 +92,9 @@ class Client:
         }
         before = self._names.count
         ended = run(program, env).check()
-        assert (self._names.count - before) % APIECE == 0
-        return (self._names.count - before) // APIECE, ended
+        looked_up, rest = divmod(self._names.count - before, QUESTIONS)
+        assert rest == 0
+        return looked_up, ended
 
 
 @pytest.fixture

@@ -355,7 +355,6 @@ static int
 driver_traverse(PyObject *object, visitproc visit, void *arg)
 {
     LoopDriver *self = (LoopDriver *)object;
-
     LoopPress *press;
 
     Py_VISIT(Py_TYPE(object));

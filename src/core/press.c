@@ -166,12 +166,11 @@ waits_for_name(const struct esp_press *press)
     bool is_asked = false;
     size_t i;
 
-    if (!has_unbegun(press) ||
-        esp_clock_ms() >= press->started_at + NAME_WAIT_MS)
+    if (!has_unbegun(press))
         return false;
     for (i = 0; i < press->begun && !is_asked; i++)
         is_asked = call_looks_up(press->calls[i]);
-    return is_asked;
+    return is_asked && esp_clock_ms() < press->started_at + NAME_WAIT_MS;
 }
 
 /* Give slots to those that wait, until `latest`, as long as there are any that

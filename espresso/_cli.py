@@ -170,7 +170,7 @@ def _complain_of_verb(words: list[str]) -> NoReturn:
 
 
 def _list_of_verbs() -> str:
-    verbs = [f"  {name:12}{line}" for name, (line, _) in _VERBS.items()]
+    verbs = [f"  {name:12}{_VERBS[name][0]}" for name in _VERBS]
     return "\n".join(
         [
             "verbs:",

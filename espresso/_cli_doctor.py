@@ -243,7 +243,7 @@ def _settings(facts: Facts) -> str:
         "trust store": f"{store} ({facts['trust_store_from']})",
         "clock": clock,
     }
-    return "\n".join(f"{name:12}  {value}" for name, value in rows.items())
+    return "\n".join(f"{name:12}  {rows[name]}" for name in rows)
 
 
 def _connection(facts: Facts) -> str:
@@ -253,10 +253,10 @@ def _connection(facts: Facts) -> str:
         return f"{'connection':12}  not tried"
     lines = []
     before = 0.0
-    for name, label in PHASES.items():
+    for name in PHASES:
         at = probe[name]
         took = "-" if at is None else f"{(at - before) * 1000:.1f} ms"
-        lines.append(f"{label:12}  {took:>10}")
+        lines.append(f"{PHASES[name]:12}  {took:>10}")
         before = before if at is None else at
     total = f"{probe['total'] * 1000:.1f} ms"
     answer = f", HTTP {probe['status_code']}" if probe["ok"] else ", no answer"

@@ -100,7 +100,8 @@ def _table(answers: dict[str, Answer], is_confirmed: bool) -> str:
     """A line for each symbol, folded where a terminal would break it anywhere."""
     width = max(map(len, answers))
     lines = []
-    for symbol, answer in answers.items():
+    for symbol in answers:
+        answer = answers[symbol]
         if isinstance(answer, BaseException):
             state = _state(answer, _outcome(symbol, answers))
             text = f"{state}: {_told(symbol, answers)}"
@@ -166,8 +167,8 @@ def _verdict(answers: dict[str, Answer], status: int) -> str:
     """What to do now, for somebody who is in a hurry."""
     failures = {
         symbol: answer
-        for symbol, answer in answers.items()
-        if isinstance(answer, BaseException)
+        for symbol in answers
+        if isinstance(answer := answers[symbol], BaseException)
     }
     head = "NOT DONE. Orders may be open on"
     advice = _advice(list(failures.values()), status)
@@ -183,7 +184,7 @@ def _verdict(answers: dict[str, Answer], status: int) -> str:
 def _advice(errors: list[BaseException], status: int) -> str:
     if status == _cli.REFUSED:
         names = {type(error).__name__ for error in errors}
-        reasons = [text for name, text in _TO_CHECK.items() if name in names]
+        reasons = [_TO_CHECK[name] for name in _TO_CHECK if name in names]
         what = ", ".join(reasons) or "see the message above"
         return f"The same command would fail again; to check: {what}."
     pauses = [

@@ -25,8 +25,8 @@ def forget_imports_of_others(locks: "dict[str, Callable[[], Any]]") -> None:
 
     locks: those of importlib, a weak reference for each module being imported
     """
-    for name, reference in list(locks.items()):
-        lock = reference()
+    for name in list(locks):
+        lock = locks[name]()
         is_ours = name.partition(".")[0] in _OURS
         if lock is None or lock.owner == get_ident() or not is_ours:
             continue

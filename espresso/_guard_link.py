@@ -278,7 +278,8 @@ class Link:
                     self._send("beat", guard.number, guard.last_beat)
                 if guard.tripped:
                     self._send("trip", guard.number)
-            for number, (symbols, began) in self._going_on.items():
+            for number in self._going_on:
+                symbols, began = self._going_on[number]
                 self._send("arm", number, symbols, None, None)
                 self._send("go on", number, began)
 

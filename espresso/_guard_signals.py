@@ -86,10 +86,10 @@ class Signals:
     def _restore(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # stopped by another thread: the handlers then do what was before
-        for number, before in self._before.items():
+        for number in self._before:
             # Whoever has put in another one meanwhile keeps it.
             if signal.getsignal(number) == self._handle:
-                signal.signal(number, before)
+                signal.signal(number, self._before[number])
         self._before.clear()
 
     def after_fork(self) -> None:

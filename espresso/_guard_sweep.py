@@ -50,7 +50,7 @@ def sweep(
             list(symbols), missing_ok=True, confirm=confirm, timeout=timeout, **options
         )
     except PartialCancelError as error:
-        done = {name: len(r["order_ids"]) for name, r in error.results.items()}
+        done = {name: len(error.results[name]["order_ids"]) for name in error.results}
         alone = len(symbols) == 1
         failure = error.failed[symbols[0]] if alone else error
         return Swept(done, error.failed, failure)

@@ -265,9 +265,9 @@ class Loop:
     def _has_stale_calls(self) -> bool:
         duties = self.state.duties
         return any(
-            duties.get(name) is not duty
+            duties.get(name) is not call.duties[name]
             for call in self.flying
-            for name, duty in call.duties.items()
+            for name in call.duties
         )
 
     # ---- arming ----------------------------------------------------------------------
@@ -377,10 +377,10 @@ class Loop:
     def _called(self, call: Call, swept: Swept) -> None:
         self.flying.discard(call)
         now = clock()
-        for name, orders in swept.orders.items():
-            self.state.succeeded(call, name, orders, now)
-        for name, error in swept.failed.items():
-            self.state.call_failed(call, name, error, now)
+        for name in swept.orders:
+            self.state.succeeded(call, name, swept.orders[name], now)
+        for name in swept.failed:
+            self.state.call_failed(call, name, swept.failed[name], now)
         self._look_at_connections()
 
     def _abort_calls(self) -> None:

@@ -136,8 +136,8 @@ class State:
     # ---- what is to be done ----------------------------------------------------------
 
     def check_hearts(self, now: float) -> None:
-        for number, ward in list(self.wards.items()):
-            at = ward.trips_at()
+        for number in list(self.wards):
+            at = self.wards[number].trips_at()
             if at is not None and now >= at:
                 self.trip(number, now)
 
@@ -151,7 +151,8 @@ class State:
     def calls(self, now: float) -> list[Call]:
         """The calls to start now."""
         calls = [Call(confirm=False), Call(confirm=True)]
-        for name, duty in self.duties.items():
+        for name in self.duties:
+            duty = self.duties[name]
             if not duty.busy and duty.due <= now:
                 duty.busy = True
                 calls[duty.confirms(now)].duties[name] = duty
@@ -205,7 +206,8 @@ class State:
     def _settle(self, name: str) -> None:
         """The symbol is proven, given up, or taken over by a guard."""
         del self.duties[name]
-        for number, names in list(self._going_on.items()):
+        for number in list(self._going_on):
+            names = self._going_on[number]
             names.discard(name)
             if not names:
                 del self._going_on[number]

@@ -75,10 +75,10 @@ class EspressoError(Exception):
         super().__init__(*args)
         self.args = args  # of three, OSError keeps two; pickles are made of them
         self.order_ids = list(order_ids)
-        for name, value in attrs.items():
+        for name in attrs:
             if not hasattr(type(self), name):
                 raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
-            setattr(self, name, value)
+            setattr(self, name, attrs[name])
 
     @property
     def message(self) -> str:
@@ -246,17 +246,18 @@ class PartialCancelError(EspressoError, ExceptionGroup[Exception]):
     def derive(self, excs: "Sequence[Any]", /) -> "Any":
         """Make the part of a split that holds `excs`: every result, its failures."""
         part = {id(error) for error in excs}
-        kept = {name: error for name, error in self.failed.items() if id(error) in part}
+        failed = self.failed
+        kept = {name: failed[name] for name in failed if id(failed[name]) in part}
         return type(self)(
             self.message, excs, results=self.results, failed=kept, elapsed=self.elapsed
         )
 
     def __str__(self) -> str:
         """``2 of 3 symbols failed: symbol: class: reason; symbol: …``."""
-        listed = list(self.failed.items())
-        reasons = [f"{name}: {_reason(error)}" for name, error in listed[:_REASONS]]
-        if len(listed) > _REASONS:
-            reasons.append(f"and {len(listed) - _REASONS} more")
+        names = list(self.failed)
+        reasons = [f"{name}: {_reason(self.failed[name])}" for name in names[:_REASONS]]
+        if len(names) > _REASONS:
+            reasons.append(f"and {len(names) - _REASONS} more")
         return ": ".join(filter(None, (self.message, "; ".join(reasons))))
 
 
@@ -275,7 +276,7 @@ class GuardTrippedError(GuardError, outcome="unknown"):
     which proves that nothing is open."""
 
 
-__all__ = [name for name, thing in list(globals().items()) if isinstance(thing, type)]
+__all__ = [name for name in list(globals()) if isinstance(globals()[name], type)]
 for _name in __all__:
     globals()[_name].__module__ = "espresso"  # as users write it, also in pickles
 

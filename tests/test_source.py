@@ -150,6 +150,16 @@ def long_file(code: str, *, python: bool = False) -> list[str]:
     return [f"{length} lines"] if length > MAX_FILE else []
 
 
+def pairs_of_dicts(code: str) -> list[str]:
+    """Where `dict.items` is asked for: where no memory is left for the first pair, its
+    iterator ends the interpreter [CPython 3.11: dictiter_new]."""
+    return [
+        f"line {node.lineno}: {ast.unparse(node)}: iterate the keys"
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and node.attr == "items"
+    ]
+
+
 def foreign_words(text: str) -> list[str]:
     """Hosts of package registries, and paths that exist on one machine only."""
     return [
@@ -212,6 +222,8 @@ def test_python_file(path: Path) -> None:
     code = path.read_text(encoding="utf-8")
     assert long_functions(code, python=True) == []
     assert long_file(code, python=True) == []
+    if path.parent.name == "espresso":
+        assert pairs_of_dicts(code) == []
 
 
 def test_there_is_source_to_check() -> None:
@@ -289,6 +301,11 @@ def test_source_distribution_can_be_built(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", BANNED)
 def test_banned_word_is_found(word: str) -> None:
     assert len(banned_words(f"int x;\nfoo(1, {word});\n")) == 1
+
+
+def test_pairs_of_a_dict_are_found() -> None:
+    assert len(pairs_of_dicts("for a, b in x.y.items():\n    pass\n")) == 1
+    assert pairs_of_dicts("items = [x[a] for a in x]\n") == []
 
 
 def test_banned_word_in_a_comment_or_a_longer_name_is_none() -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import espresso
 from benchmarks.page import PAGE, put
 from benchmarks.server import REPLY, Server
 from benchmarks.setting import Setting
@@ -63,15 +64,28 @@ class Counted:
 
     def record(self) -> dict[str, object]:
         return {
-            "python": python_version(),
+            **measured_on(),
             ESPRESSO: round(sum(self.espresso.values())),
             YARDSTICK: round(sum(self.cloop.values())),
             "ratio": round(self.ratio, 4),
         }
 
 
-def python_version() -> str:
-    return ".".join(platform.python_version_tuple()[:2])
+def measured_on() -> dict[str, str]:
+    """What a count depends on; the loop in C is of this system, the client's libcurl
+    may be a wheel's own."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "libcurl": espresso.__versions__["libcurl"],
+    }
+
+
+def elsewhere(record: Mapping[str, object]) -> str:
+    """What the record was measured on, if that is something else; or ""."""
+    here = measured_on()
+    return ", ".join(
+        f"{name} {record[name]}" for name in here if record[name] != here[name]
+    )
 
 
 def slowly(wire: Wire) -> None:
@@ -166,8 +180,8 @@ def verdict(counted: Counted, record: Mapping[str, object]) -> tuple[bool, str]:
         f"a warm call: {sum(counted.espresso.values()):,.0f} instructions,"
         f" {counted.ratio:.3f} of the C loop's; recorded {then:.3f}, {change:+.1%}"
     )
-    if record["python"] != python_version():
-        return True, f"{said}; the record is of CPython {record['python']}: not held"
+    if other := elsewhere(record):
+        return True, f"{said}; the record is of {other}: not held"
     if counted.ratio > then * LIMIT:
         return False, f"{said}: NOT HELD, at most {LIMIT - 1:+.0%}"
     if change < 1 - LIMIT:

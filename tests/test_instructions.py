@@ -37,7 +37,7 @@ calls=1 +4
 12 1
 summary: 131
 """
-RECORD = {"python": instructions.python_version(), "ratio": 2.0}
+RECORD = {**instructions.measured_on(), "ratio": 2.0}
 
 
 def test_each_library_has_what_it_executes_itself() -> None:
@@ -65,9 +65,10 @@ def test_verdict(ratio: float, held: bool, words: str) -> None:
     assert said.endswith(words)
 
 
-def test_record_of_another_python_holds_nothing() -> None:
-    held, said = instructions.verdict(counted(9.0), RECORD | {"python": "3.0"})
-    assert held and said.endswith("the record is of CPython 3.0: not held")
+@pytest.mark.parametrize("name", ["python", "libcurl"])
+def test_record_of_something_else_holds_nothing(name: str) -> None:
+    held, said = instructions.verdict(counted(9.0), RECORD | {name: "3.0"})
+    assert held and said.endswith(f"the record is of {name} 3.0: not held")
 
 
 def test_table_leaves_out_what_is_next_to_nothing() -> None:
@@ -120,8 +121,8 @@ def test_a_few_instructions_more_are_noticed(
     slower: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record: dict[str, Any] = json.loads(instructions.RECORD.read_text())
-    if record["python"] != instructions.python_version():
-        pytest.skip(f"the record is of CPython {record['python']}")
+    if other := instructions.elsewhere(record):
+        pytest.skip(f"the record is of {other}")
     monkeypatch.setattr(sys, "argv", ["instructions"])
     assert instructions.main() == 1
     assert "NOT HELD" in capsys.readouterr().out

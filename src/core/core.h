@@ -153,6 +153,7 @@ struct esp_request_text {
     char key_line[sizeof "X-API-KEY: " + ESP_KEY_MAX];
     char body[sizeof "{\"symbol\":\"\"}" + ESP_SYMBOL_MAX];
     struct curl_slist headers[3]; /* our own nodes: libcurl only reads them */
+    CURLU *url; /* the endpoint, which libcurl only reads; NULL: not yet made */
 };
 
 /* Set one option of the local `easy`, unless an earlier one failed; the code
@@ -194,6 +195,9 @@ CURLcode request_prepare(CURL *easy, const struct esp_target *target,
 
 /* Wipe the key from `text`. */
 void request_wipe(struct esp_request_text *text);
+
+/* Free what `text` owns; no easy handle may use it any more. */
+void request_free(struct esp_request_text *text);
 
 /* ---- Response (response.c) ---------------------------------------------- */
 

@@ -137,7 +137,7 @@ lane_free(struct esp_lane *lane)
     if (lane == NULL)
         return;
     lane_close(lane);
-    request_wipe(&lane->text);
+    request_free(&lane->text);
     buffer_free(&lane->response.body);
     free(lane);
 }

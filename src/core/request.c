@@ -144,6 +144,20 @@ write_cancel(const struct esp_request *request, struct esp_request_text *text)
     return (size_t)(end - text->body);
 }
 
+/* Given the parts of the URL, libcurl need not take it apart for each call,
+ * which is a ninth of all that it does then. */
+static CURLcode
+read_endpoint(struct esp_request_text *text, const struct esp_target *target)
+{
+    if (text->url == NULL)
+        text->url = curl_url();
+    /* It was read before, when the pool was made: now only memory can lack. */
+    if (text->url == NULL || curl_url_set(text->url, CURLUPART_URL,
+                                          target->endpoint, 0) != CURLUE_OK)
+        return CURLE_OUT_OF_MEMORY;
+    return CURLE_OK;
+}
+
 /* What is the same for all cancels, and for all warm-ups. */
 static CURLcode
 set_asked(CURL *easy, const struct esp_target *target,
@@ -156,12 +170,16 @@ set_asked(CURL *easy, const struct esp_target *target,
     text->asked = ASKED_NOTHING;
     link_headers(text, asked == ASKED_CANCEL);
     SET(CURLOPT_HTTPHEADER, text->headers);
+    if (code == CURLE_OK && asked == ASKED_CANCEL)
+        code = read_endpoint(text, target);
     if (asked == ASKED_CANCEL) {
-        SET(CURLOPT_URL, target->endpoint);
+        SET(CURLOPT_URL, target->endpoint); /* for what libcurl says of it */
+        SET(CURLOPT_CURLU, text->url);
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, text->body);
     }
     else {
+        SET(CURLOPT_CURLU, NULL);
         SET(CURLOPT_URL, target->base.url);
         SET(CURLOPT_NOBODY, 1L);
     }
@@ -191,4 +209,12 @@ void
 request_wipe(struct esp_request_text *text)
 {
     text_wipe(text->key_line, sizeof text->key_line);
+}
+
+void
+request_free(struct esp_request_text *text)
+{
+    request_wipe(text);
+    curl_url_cleanup(text->url);
+    text->url = NULL;
 }

@@ -213,7 +213,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="espresso-count-") as name,
         RawServer(slowly) as raw,
     ):
-        server = Server(raw.url, Path(raw.ca_file), "")
+        server = Server(raw.url, Path(raw.ca_file), "", os.getpid())
         counted = count(sys.executable, Path(name), server)
     print("\n".join(table(counted)))
     if options.write:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.cores import apart
 from benchmarks.figures import Bar, Figure, Report, ratio
 from benchmarks.setting import Setting
 from benchmarks.warm import ESPRESSO, answer, started, tell, worker
@@ -107,9 +108,10 @@ class Scale:
         self._rows = rows(setting)
 
     def measure(self) -> None:
-        for kind, found in self._rows.items():
-            rounds = 3 if kind == "symbols" else ROUNDS
-            self._measure(found, min(rounds, self._setting.rounds))
+        with apart(self._setting.server.pid):
+            for kind, found in self._rows.items():
+                rounds = 3 if kind == "symbols" else ROUNDS
+                self._measure(found, min(rounds, self._setting.rounds))
 
     def _measure(self, found: list[Row], rounds: int) -> None:
         with contextlib.ExitStack() as stack:

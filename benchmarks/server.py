@@ -60,11 +60,12 @@ START_TIMEOUT = 10.0  # seconds
 
 @dataclass(frozen=True)
 class Server:
-    """Where the server listens, and the certificate authority it belongs to."""
+    """Where the server listens, its certificate authority, and its pid."""
 
     base_url: str
     ca_file: Path
     version: str
+    pid: int
 
 
 def find_nginx() -> str:
@@ -135,6 +136,7 @@ def nginx(
             base_url=f"https://{host}:{port}",
             ca_file=folder / "ca.pem",
             version=named.stderr.strip(),
+            pid=process.pid,
         )
     finally:
         process.terminate()

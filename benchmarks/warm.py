@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.cores import apart
 from benchmarks.figures import Bar, Figure, Report, ratio
 from benchmarks.setting import Setting
 
@@ -171,7 +172,8 @@ class Warm:
         self._clients = clients(setting)
 
     def measure(self) -> None:
-        measure(self._clients, self._setting.rounds, self._setting.environment)
+        with apart(self._setting.server.pid):
+            measure(self._clients, self._setting.rounds, self._setting.environment)
 
     def report(self) -> Report:
         return report(self._clients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import cold_peers, page, picture, scale, server, trips, warm, worker
+from benchmarks import (
+    cold_peers,
+    cores,
+    page,
+    picture,
+    scale,
+    server,
+    trips,
+    warm,
+    worker,
+)
 from benchmarks.figures import Bar, Figure, difference, ratio
 from benchmarks.setting import Setting
 from espresso.sandbox import Exchange
@@ -135,6 +146,22 @@ def test_taken_is_per_call_and_sorted() -> None:
     assert worker.taken(20.0, times, 2) == (0.05, 101.0, 199.0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
+def test_a_server_and_its_clients_share_no_processor() -> None:
+    asks = "import os; print(*os.sched_getaffinity(0))"
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one processor")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        with cores.apart(process.pid):
+            servers = os.sched_getaffinity(process.pid)
+            told = subprocess.check_output([sys.executable, "-c", asks], text=True)
+        after = os.sched_getaffinity(process.pid)
+    assert len(servers) == 1
+    assert {int(it) for it in told.split()} == before - servers
+    assert after == os.sched_getaffinity(0) == before
+
+
 # ---- the loops in C ------------------------------------------------------------------
 
 
@@ -142,7 +169,7 @@ ANSWER = answering(http(DONE))
 
 
 def setting_at(url: str, ca_file: str, folder: Path) -> Setting:
-    where = server.Server(url, Path(ca_file), "")
+    where = server.Server(url, Path(ca_file), "", os.getpid())
     return Setting(where, folder)
 
 

@@ -110,6 +110,9 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
+# ---- what the thread sanitizer watches -----------------------------------------
+THREAD_TESTS = tests/test_threads.py tests/test_freethreaded.py
+
 # ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
@@ -134,8 +137,9 @@ test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 
 # Its shadow memory wants a known layout of the process, hence setarch. Not with the
 # tests that put an allocator of their own in place of malloc.
-test-tsan: $(TSAN_PROGRAMS) ## run the C tests under the thread sanitizer
+test-tsan: build $(TSAN_PROGRAMS) ## run the tests of C and of threads under the thread sanitizer
 	@$(SIDE_BY_SIDE) $(TSAN_PROGRAMS:=.run)
+	@scripts/sanitized thread $(if $(filter-out tests,$(TESTS)),$(TESTS),$(THREAD_TESTS))
 
 %.run: %
 	@setarch -R $< 2>&1
@@ -152,7 +156,7 @@ test-torture: build torture ## let every allocation fail, one at a time (long)
 test-asan: build $(ASAN_PROGRAMS) build/asan/torture ## run all tests under the address sanitizer (long; TESTS=)
 	@$(SIDE_BY_SIDE) $(ASAN_PROGRAMS:=.run)
 	@$(call TORTURED,build/asan/torture,200)
-	@scripts/asan --numprocesses 2 --dist loadfile -m "not long and not chaos" $(TESTS)
+	@scripts/sanitized address --numprocesses 2 --dist loadfile -m "not long and not chaos" $(TESTS)
 
 # Undefined values are left to test-c: CPython itself makes valgrind cry wolf there.
 test-valgrind: build ## run pytest under valgrind (slow; TESTS=tests/test_errors.py)

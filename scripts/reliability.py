@@ -180,7 +180,13 @@ FIGURES = (
         (make("test-asan", f"TESTS={CALLS_OF_ALL_FACES}"),),
         both(PASSED, PYTEST),
     ),
-    Figure("tsan", "C tests under TSan", "0 reports", (make("test-tsan"),), PASSED),
+    Figure(
+        "tsan",
+        "C tests, and threads from Python, under TSan",
+        "0 reports",
+        (make("test-tsan"),),
+        both(PASSED, PYTEST),
+    ),
     Figure(
         "analyze",
         "gcc's analyzer, clang-tidy and cppcheck over src/",

@@ -58,8 +58,9 @@ libcurl_after_fork(bool in_child)
 static pthread_once_t libcurl_once = PTHREAD_ONCE_INIT;
 static bool libcurl_is_ready;
 
-/* libcurl opens the file when it is initialised and keeps it open. */
-static bool keylog_at_init;
+/* libcurl opens the file when it is initialised and keeps it open.  Atomic: a
+ * thread asks while another one initialises. */
+static atomic_bool keylog_at_init;
 
 static bool
 keylog_is_named(void)
@@ -78,13 +79,13 @@ keylog_is_named(void)
 bool
 esp_keylog_is_on(void)
 {
-    return keylog_at_init || keylog_is_named();
+    return atomic_load(&keylog_at_init) || keylog_is_named();
 }
 
 static void
 libcurl_init_once(void)
 {
-    keylog_at_init = keylog_is_named();
+    atomic_store(&keylog_at_init, keylog_is_named());
     tls_init();
     libcurl_is_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
 }

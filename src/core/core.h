@@ -153,7 +153,7 @@ struct esp_request_text {
     char key_line[sizeof "X-API-KEY: " + ESP_KEY_MAX];
     char body[sizeof "{\"symbol\":\"\"}" + ESP_SYMBOL_MAX];
     struct curl_slist headers[3]; /* our own nodes: libcurl only reads them */
-    CURLU *url; /* the endpoint, which libcurl only reads; NULL: not yet made */
+    CURLU *url; /* the endpoint's parts; NULL: not made yet */
 };
 
 /* Set one option of the local `easy`, unless an earlier one failed; the code

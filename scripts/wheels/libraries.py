@@ -76,7 +76,7 @@ CURL_WITHOUT = words("""
 CURL_DISABLED = words("""
     ares dict file ftp gopher imap ipfs ldap ldaps mqtt pop3 rtsp smb smtp telnet tftp
     websockets manual docs ntlm kerberos-auth negotiate-auth digest-auth aws tls-srp
-    alt-svc hsts cookies netrc doh mime form-api headers-api libcurl-option
+    alt-svc hsts cookies netrc doh mime form-api libcurl-option
     get-easy-options progress-meter openssl-auto-load-config
 """)
 OPENSSL_FLAGS = [

@@ -110,10 +110,10 @@ FREETHREADED = $(TESTS) $(NOT_FREE:%=--ignore=tests/test_%.py) \
                --ignore-glob='tests/test_guard*.py' \
                -k "not uvloop and not another_kind_of_loop"
 
-# ---- what the thread sanitizer watches -----------------------------------------
+# ---- what some goals run unless TESTS names files -------------------------------
+NAMED_OR = $(if $(filter-out tests,$(TESTS)),$(TESTS),$(1))
+# Under the thread sanitizer; until memory is flat.
 THREAD_TESTS = tests/test_threads.py tests/test_freethreaded.py
-
-# ---- what is run until memory is flat -----------------------------------------
 LEAK_TESTS = $(patsubst %,tests/test_%.py,cancel_all lists async errors arguments memory)
 
 .PHONY: help demo test docs test-c torture test-torture test-asan test-valgrind test-tsan test-freethreaded test-guard-long test-leaks test-interpreters-long guard-latency chaos matrix mutants soak notebook sdk fuzz fuzz-replay analyze reliability lint lint-release fix bench bench-cli instructions wheel wheel-test wheel-test-c wheel-check wheel-behind clean build system FORCE
@@ -139,7 +139,7 @@ test-c: $(C_PROGRAMS) ## run the C tests under valgrind, print their coverage
 # tests that put an allocator of their own in place of malloc.
 test-tsan: build $(TSAN_PROGRAMS) ## run the tests of C and of threads under the thread sanitizer
 	@$(SIDE_BY_SIDE) $(TSAN_PROGRAMS:=.run)
-	@scripts/sanitized thread $(if $(filter-out tests,$(TESTS)),$(TESTS),$(THREAD_TESTS))
+	@scripts/sanitized thread $(call NAMED_OR,$(THREAD_TESTS))
 
 %.run: %
 	@setarch -R $< 2>&1
@@ -174,7 +174,7 @@ test-guard-long: build ## run the guard's tests with all their repeats (long)
 test-leaks: build ## run each test until memory is flat (TESTS=tests/test_errors.py)
 	@MALLOC_ARENA_MAX=1 GLIBC_TUNABLES=glibc.malloc.tcache_count=0 \
 	    $(PYTEST) -o faulthandler_timeout=0 -p tests.leaks \
-	    $(if $(filter-out tests,$(TESTS)),$(TESTS),$(LEAK_TESTS))
+	    $(call NAMED_OR,$(LEAK_TESTS))
 
 # Each interpreter in turn, as many as are at hand; some minutes each.
 test-interpreters-long: build ## make and destroy 1,000 subinterpreters (INTERPRETERS=1000)

@@ -170,9 +170,9 @@ set_asked(CURL *easy, const struct esp_target *target,
     text->asked = ASKED_NOTHING;
     link_headers(text, asked == ASKED_CANCEL);
     SET(CURLOPT_HTTPHEADER, text->headers);
-    if (code == CURLE_OK && asked == ASKED_CANCEL)
-        code = read_endpoint(text, target);
     if (asked == ASKED_CANCEL) {
+        if (code == CURLE_OK)
+            code = read_endpoint(text, target);
         SET(CURLOPT_URL, target->endpoint); /* for what libcurl says of it */
         SET(CURLOPT_CURLU, text->url);
         SET(CURLOPT_POST, 1L);

@@ -134,8 +134,14 @@ class Tree:
         """Seconds that each test takes where nothing is broken."""
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(ROOT, folder, ignore=LEFT_OUT, symlinks=True)
-        # Else its children would find the package that this environment has.
-        self._env = {**os.environ, "PYTHONPATH": str(folder)}
+        self._env = {
+            **os.environ,
+            # Else its children would find the package that this environment has.
+            "PYTHONPATH": str(folder),
+            # Kept bytecode is told by second and size: it would be that of a mutant
+            # of the same second.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     # ---- building ----------------------------------------------------------------
 

@@ -90,6 +90,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     (root / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     monkeypatch.setattr(mutants, "ROOT", root)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     return Tree(tmp_path / "tree")
 
 
@@ -104,6 +105,7 @@ def test_it_tells_the_killed_from_those_that_survive(toy: Tree) -> None:
     assert not is_killed and line.endswith("SURVIVED")
     text = (toy.folder / "guard.py").read_text()
     assert text == (mutants.ROOT / "guard.py").read_text()  # all is as before
+    assert not list(toy.folder.rglob("*.pyc"))  # none is taken for the next one's
 
 
 def test_what_does_not_compile_is_not_killed(toy: Tree) -> None:

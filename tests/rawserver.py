@@ -146,6 +146,7 @@ class RawServer:
         tls: False: in the clear.
         clear: with TLS, so many connections at the start are in the clear all the same.
         hosts: what the certificate is for.
+        version: of TLS, no other one; None: what the client likes best.
         context: a TLS context in place of the usual one.
 
     With its own certificate authority in `ca_file`. What a script raises, but the
@@ -158,6 +159,7 @@ class RawServer:
         tls: bool = True,
         clear: int = 0,
         hosts: tuple[str, ...] = HOSTS,
+        version: ssl.TLSVersion | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._scripts = scripts
@@ -165,7 +167,7 @@ class RawServer:
         self._folder = tempfile.TemporaryDirectory(prefix="espresso-test-")
         self.authority = trustme.CA()
         Path(self.ca_file).write_bytes(self.authority.cert_pem.bytes())
-        self._context = context or (self._make_context(hosts) if tls else None)
+        self._context = context or (self._make_context(hosts, version) if tls else None)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -178,8 +180,12 @@ class RawServer:
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
-    def _make_context(self, hosts: tuple[str, ...]) -> ssl.SSLContext:
+    def _make_context(
+        self, hosts: tuple[str, ...], version: ssl.TLSVersion | None
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
         self.authority.issue_cert(*hosts).configure_cert(context)
         return context
 

@@ -7,6 +7,7 @@ in for one that was named.
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ import trustme
 import espresso
 from espresso.sandbox import Exchange
 from tests import children
-from tests.rawserver import DONE, IDS, SYMBOL, RawServer, answering, http
+from tests.names import LIBCURL
+from tests.rawserver import DONE, IDS, SYMBOL, RawServer, Wire, answering, http
 
 RESULT = {"symbol": SYMBOL, "order_ids": IDS}
+TAKES_UP = LIBCURL >= (8, 12)  # sessions; the cache of those before is not sound
 
 
 def hashed(folder: Path, *certificates: str | bytes) -> str:
@@ -118,6 +121,45 @@ def test_a_certificate_of_a_name_beside_it() -> None:
 
 def test_a_certificate_that_signs_itself(server: RawServer, tmp_path: Path) -> None:
     refused(server, ca_file=stranger(tmp_path))
+
+
+# --- sessions --------------------------------------------------------------------
+
+
+class Visitors:
+    """A script that notes of each connection whether it took a session up again."""
+
+    def __init__(self) -> None:
+        self.resumed: list[bool] = []
+
+    def __call__(self, wire: Wire) -> None:
+        assert isinstance(wire.sock, ssl.SSLSocket)
+        self.resumed.append(bool(wire.sock.session_reused))
+        wire.answer(http(DONE, 200, "Connection: close"))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_taken_up_again(version: ssl.TLSVersion) -> None:
+    """By the next connection of the same client, and of no other one."""
+    visitors = Visitors()
+    with RawServer(visitors, version=version) as server:
+        for _ in range(2):
+            with server.client() as client:
+                for _ in range(3):
+                    assert client.cancel_all(SYMBOL) == RESULT
+    assert visitors.resumed == [False, TAKES_UP, TAKES_UP] * 2
+
+
+def test_a_session_does_not_hide_a_bad_certificate(
+    exchange: Exchange, client: espresso.Client
+) -> None:
+    """A server that no longer knows it shows its certificate, which is looked at."""
+    for fault in ("expired_certificate", "wrong_host_certificate"):
+        exchange.reply(http(DONE), close=True)
+        assert client.cancel_all(SYMBOL) == RESULT
+        exchange.fault(fault)
+        with pytest.raises(espresso.CertificateError):
+            client.cancel_all(SYMBOL)
 
 
 # --- ca_file ---------------------------------------------------------------------

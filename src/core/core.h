@@ -1,7 +1,7 @@
 /* core.h - what the files of the core share; private.
  *
  * Order of locks: registry (group.c), then pools, then parse (json.c),
- * look-ups (lookups.c), libcurl (libcurl.c) and what libcurl locks (names.c).
+ * look-ups (lookups.c), libcurl (libcurl.c) and what libcurl locks (shared.c).
  * But for the last two, the first of which readers share, none is held during
  * a transfer, and none at all while a hook runs. */
 #ifndef ESP_CORE_H
@@ -29,6 +29,7 @@
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
 #define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
 #define ESP_LIFETIME_MS 3600000     /* the certificate is checked anew then */
+#define ESP_SHARE_AGE_MS 1800000    /* a TLS session is taken up until then */
 #define ESP_SLICE_MS 50             /* between two looks for a signal */
 
 /* ---- Clocks (clock.c) --------------------------------------------------- */
@@ -287,23 +288,6 @@ int64_t policy_least_ms(int64_t connect_ms);
 int64_t policy_attempt_ms(int number, int64_t attempt_timeout_ms,
                           int64_t timeout_ms, int64_t remaining_ms);
 
-/* ---- Addresses that were found (names.c) -------------------------------- */
-
-struct esp_names;
-
-/* NULL: no memory. */
-struct esp_names *names_new(void);
-
-/* Takes NULL.  After the last lane that has it. */
-void names_free(struct esp_names *names);
-
-/* Let `easy` use them, unless they are in doubt: then it asks anew, for all.
- * NULL: it asks for itself. */
-CURLcode names_prepare(const struct esp_names *names, CURL *easy);
-
-/* Whether what was found last led to no connection.  Takes NULL. */
-void names_doubt(struct esp_names *names, bool is_doubted);
-
 /* ---- Abandoned name look-ups (lookups.c) -------------------------------- */
 
 /* Whether ESP_LOOKUPS_MAX of this process were abandoned within the window:
@@ -348,7 +332,8 @@ struct esp_lane {
     struct esp_call *call;       /* that owns it; NULL: idle */
     struct esp_watcher *watcher; /* of the loop that watches its sockets, also
                                     while it is idle; NULL: none does */
-    struct esp_names *names;     /* of the pool, or NULL */
+    struct esp_shared *shared;   /* of the pool, or NULL */
+    struct esp_share *share;     /* that `easy` has, or NULL */
     CURLM *multi;
     CURL *easy;
     struct esp_request_text text;
@@ -357,23 +342,23 @@ struct esp_lane {
     int64_t timer_at;             /* when libcurl wants a turn; -1: no wish */
     int sockets[ESP_SOCKETS_MAX]; /* our own record of what is open */
     int socket_count;
-    int64_t connected_at; /* clock_boot_ms */
-    int64_t used_at;
-    int64_t left_at;    /* esp_clock_ms: the request of this transfer left */
-    bool running;       /* a transfer is under way */
-    bool abandoned;     /* belongs to the parent of a fork */
-    bool needs_dns;     /* this transfer may look up a name */
-    int sockets_opened; /* by this transfer */
-    int prereq_calls;   /* in this transfer */
-    bool found_stale;   /* the kept connection was dead: nothing was sent */
-    size_t head_length; /* of this transfer, all heads together */
+    int64_t verified_at; /* clock_boot_ms: the connection's certificate was */
+    int64_t used_at;     /* clock_boot_ms */
+    int64_t left_at;     /* esp_clock_ms: the request of this transfer left */
+    bool running;        /* a transfer is under way */
+    bool abandoned;      /* belongs to the parent of a fork */
+    bool needs_dns;      /* this transfer may look up a name */
+    int sockets_opened;  /* by this transfer */
+    int prereq_calls;    /* in this transfer */
+    bool found_stale;    /* the kept connection was dead: nothing was sent */
+    size_t head_length;  /* of this transfer, all heads together */
     char error_text[CURL_ERROR_SIZE];
     struct esp_timing timing;
     struct esp_response response;
 };
 
-/* `names` must outlive it; NULL: it looks names up for itself. */
-struct esp_lane *lane_new(struct esp_names *names);
+/* `shared` must outlive it; NULL: it shares nothing. */
+struct esp_lane *lane_new(struct esp_shared *shared);
 
 /* Begin a transfer.  False: it ended before it began, see lane->response. */
 bool lane_start(struct esp_lane *lane, const struct esp_target *target,
@@ -469,8 +454,8 @@ struct esp_pool {
     pid_t pid;
     atomic_uint forks; /* how often a fork has left this pool's calls behind */
     int wake[2];       /* readable for ever once closed or draining */
-    struct esp_names *names; /* NULL: none yet, or no memory */
-    struct esp_lane *idle;   /* the warmest first */
+    struct esp_shared *shared; /* NULL: none yet, or no memory */
+    struct esp_lane *idle;     /* the warmest first */
     int idle_count;
     struct pool_entry *entries;
 };

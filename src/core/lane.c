@@ -12,7 +12,7 @@
  *   again in PREREQ, where the TLS library is asked, too;
  * - accept answers whose framing is contradictory or missing: the header
  *   callback counts. */
-#include "core.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,22 +76,22 @@ lane_open(struct esp_lane *lane, const struct esp_target *target)
     if (code == CURLE_OK)
         code = request_prepare_connection(lane->easy, target, &trust);
     if (code == CURLE_OK)
-        code = names_prepare(lane->names, lane->easy);
+        code = shared_prepare(lane->shared, lane->easy, &lane->share);
     response->curl_code = code;
     response->no_memory = code == CURLE_OUT_OF_MEMORY;
-    lane->connected_at = -1;
+    lane->verified_at = -1;
     return code == CURLE_OK;
 }
 
 struct esp_lane *
-lane_new(struct esp_names *names)
+lane_new(struct esp_shared *shared)
 {
     struct esp_lane *lane = calloc(1, sizeof *lane);
 
     if (lane != NULL) {
         buffer_init(&lane->response.body, ESP_BODY_MAX);
         lane->timer_at = -1;
-        lane->names = names;
+        lane->shared = shared;
     }
     return lane;
 }
@@ -105,14 +105,16 @@ lane_close(struct esp_lane *lane)
     curl_easy_cleanup(lane->easy);
     curl_multi_cleanup(lane->multi);
     libcurl_leave();
+    share_leave(lane->share);
     callbacks_forget_sockets(lane);
+    lane->share = NULL;
     lane->running = false;
     lane->easy = NULL;
     lane->text.asked = ASKED_NOTHING;
     lane->multi = NULL;
     lane->watch_count = 0;
     lane->timer_at = -1;
-    lane->connected_at = -1;
+    lane->verified_at = -1;
 }
 
 void
@@ -127,6 +129,7 @@ lane_abandon(struct esp_lane *lane)
     lane->watch_count = 0;
     lane->easy = NULL;
     lane->multi = NULL;
+    lane->share = NULL;
     lane->running = false;
     lane->abandoned = true;
 }
@@ -152,8 +155,7 @@ lane_is_stale(const struct esp_lane *lane)
     int64_t now = clock_boot_ms();
 
     return lane->socket_count == 0 || now - lane->used_at > ESP_IDLE_AGE_MS ||
-           now - lane->connected_at > ESP_LIFETIME_MS ||
-           lane_is_readable(lane);
+           now - lane->verified_at > ESP_LIFETIME_MS || lane_is_readable(lane);
 }
 
 static void
@@ -296,8 +298,8 @@ lane_finish(struct esp_lane *lane, CURLcode code)
     lane->running = false;
     lane->used_at = clock_boot_ms();
     if (lane->sockets_opened > 0) {
-        lane->connected_at = lane->used_at;
-        names_doubt(lane->names, !lane->response.left);
+        lane->verified_at = share_verified_at(lane->share, lane->used_at);
+        shared_doubt(lane->shared, !lane->response.left);
     }
 }
 

@@ -3,7 +3,7 @@
  * A pool never runs libcurl: it hands a lane to one call at a time and takes
  * it back.  It also knows every call in flight, so that closing, the end of
  * the interpreter and a fork can reach them. */
-#include "core.h"
+#include "shared.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ pool_abandon_held(struct esp_pool *pool)
         if (entry->lane != NULL)
             lane_abandon(entry->lane);
     }
-    pool->names = NULL; /* with what those lanes have of it */
+    pool->shared = NULL; /* with what those lanes have of it */
     pool->idle = NULL;
     pool->idle_count = 0;
     pool->entries = NULL;
@@ -246,7 +246,7 @@ esp_pool_release(struct esp_pool *pool)
     pool_check_pid_held(pool);
     pthread_mutex_unlock(&pool->lock);
     free_lanes(take_unwatched_held(pool)); /* a watcher would hold the pool */
-    names_free(pool->names);
+    shared_free(pool->shared);
     wake_close(pool);
     target_free(&pool->target);
     pthread_mutex_destroy(&pool->lock);
@@ -389,27 +389,27 @@ pool_leave(struct esp_pool *pool, struct pool_entry *entry)
 
 /* Made when the first lane is: an import or a client alone does not start
  * libcurl. */
-static struct esp_names *
-names_held(struct esp_pool *pool)
+static struct esp_shared *
+shared_held(struct esp_pool *pool)
 {
-    if (pool->names == NULL)
-        pool->names = names_new();
-    return pool->names;
+    if (pool->shared == NULL)
+        pool->shared = shared_new();
+    return pool->shared;
 }
 
 bool
 pool_take_lane(struct esp_pool *pool, struct pool_entry *entry,
                struct esp_watcher *watcher)
 {
-    struct esp_names *names;
+    struct esp_shared *shared;
     struct esp_lane *lane;
 
     pthread_mutex_lock(&pool->lock);
     lane = unlink_idle_held(pool, watcher, NULL, -1, false);
-    names = lane == NULL ? names_held(pool) : NULL;
+    shared = lane == NULL ? shared_held(pool) : NULL;
     pthread_mutex_unlock(&pool->lock);
     if (lane == NULL)
-        lane = lane_new(names);
+        lane = lane_new(shared);
     if (lane != NULL)
         lane_watch(lane, watcher);
     entry->lane = lane;

@@ -34,10 +34,6 @@ set_tls(CURL *easy)
     SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    /* 7.88.1 frees a session twice when memory is short
-     * (Curl_ssl_addsessionid); with one connection a lane a cached session
-     * saves little. */
-    SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
     return code;
 }
 

@@ -95,7 +95,7 @@ test_age(void **state)
     world_press(&world);
     assert_int_equal(world.outcome.kind, ESP_OK);
     assert_int_equal(server_connections(world.server), 2);
-    world.pool->idle->connected_at -= ESP_LIFETIME_MS + 1;
+    world.pool->idle->verified_at -= ESP_LIFETIME_MS + 1;
     world_press(&world);
     assert_int_equal(world.outcome.kind, ESP_OK);
     assert_int_equal(server_connections(world.server), 3);

@@ -147,13 +147,13 @@ struct played {
 };
 
 struct esp_lane *
-lane_new(struct esp_names *names)
+lane_new(struct esp_shared *shared)
 {
     struct played *played = calloc(1, sizeof *played);
 
     buffer_init(&played->lane.response.body, ESP_BODY_MAX);
     played->lane.timer_at = -1;
-    played->lane.names = names;
+    played->lane.shared = shared;
     return &played->lane;
 }
 

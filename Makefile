@@ -92,6 +92,8 @@ FUZZ_PLAYERS := $(FUZZ_TARGETS:%=build/fuzz/gcc/%)
 ASAN        := -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer
 WRAP        := $(foreach name,malloc calloc realloc free,-Wl,--wrap=$(name))
+TORTURE     := torture$(if $(ESPRESSO_STATIC),-static)
+SPARED      := -Wl,--wrap=SSL_set_connect_state
 TORTURERS   := $(patsubst tests/torture/%.c,%.o,\
                $(filter-out %/preload.c,$(wildcard tests/torture/*.c))) \
                life.o loop.o server.o world.o
@@ -99,7 +101,8 @@ TORTURE_OF   = $(addprefix build/$(1)/,$(TORTURERS)) \
                $(patsubst src/%.c,build/$(1)/%.o,$(wildcard src/core/*.c))
 # Its stories side by side; most of them wait now and then.
 TORTURED     = $(1) stories | xargs -d '\n' -n 1 -P 4 $(1) $(2)
-TORTURE_LINK = $(C_LINK_ALL) $(shell pkg-config --libs openssl)
+TORTURE_LINK = $(C_LINK_ALL) \
+               $(if $(ESPRESSO_STATIC),$(SPARED),$(shell pkg-config --libs openssl))
 
 # ---- what a Python without a GIL is tested with ------------------------------
 # Not with what needs a package that has no build for it, or is not about threads.
@@ -144,7 +147,7 @@ test-tsan: build $(TSAN_PROGRAMS) ## run the tests of C and of threads under the
 %.run: %
 	@setarch -R $< 2>&1
 
-torture: build/torture/torture ## let allocations of the core fail: every one, of OpenSSL's the STRIDE-th
+torture: build/$(TORTURE)/torture ## let allocations of the core fail: every one, of OpenSSL's the STRIDE-th
 	@$(call TORTURED,$<,$(STRIDE))
 
 # With those of Python itself, and all of OpenSSL's.
@@ -284,8 +287,8 @@ wheel-behind: wheel-tools ## print which bundled libraries have a newer version
 wheel-roots: wheel-tools FORCE
 	@scripts/bootstrap roots
 
-wheel-test-c: wheel-tools ## run the C tests on the libraries that a wheel brings
-	@$(MAKE) --no-print-directory test-c \
+wheel-test-c: wheel-tools ## run the C tests, and let allocations fail, on the libraries that a wheel brings
+	@$(MAKE) --no-print-directory test-c torture \
 	    ESPRESSO_STATIC="$$($(WHEELED)/python -m scripts.wheels.libraries x86_64)"
 
 analyze-tools: FORCE
@@ -406,22 +409,22 @@ $(ASAN_PROGRAMS): build/asan/%: build/asan/%.o $(C_HELPERS:$(C_OUT)/%=build/asan
 build/asan/torture: $(call TORTURE_OF,asan)
 	@$(CC) $(ASAN) $(WRAP) -o $@ $^ $(TORTURE_LINK)
 
-build/torture/core/%.o: src/core/%.c Makefile | system
+build/$(TORTURE)/core/%.o: src/core/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
-build/torture/%.o: tests/c/%.c Makefile | system
+build/$(TORTURE)/%.o: tests/c/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
-build/torture/%.o: tests/torture/%.c Makefile | system
+build/$(TORTURE)/%.o: tests/torture/%.c Makefile | system
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
-build/torture/torture: $(call TORTURE_OF,torture)
+build/$(TORTURE)/torture: $(call TORTURE_OF,$(TORTURE))
 	@$(CC) -o $@ $^ $(TORTURE_LINK)
 
 -include $(wildcard build/tsan/*.d build/tsan/core/*.d)
 -include $(wildcard build/asan/*.d build/asan/core/*.d)
--include $(wildcard build/torture/*.d build/torture/core/*.d)
+-include $(wildcard build/$(TORTURE)/*.d build/$(TORTURE)/core/*.d)
 -include $(wildcard $(C_OUT)/*.d $(C_OUT)/core/*.d)

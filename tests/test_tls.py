@@ -136,6 +136,7 @@ class Visitors:
         assert isinstance(wire.sock, ssl.SSLSocket)
         self.resumed.append(bool(wire.sock.session_reused))
         wire.answer(http(DONE, 200, "Connection: close"))
+        wire.close_notify()  # without it OpenSSL forgets a session of TLS 1.2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

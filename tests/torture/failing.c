@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -33,6 +34,9 @@ void OURS(free)(void *memory);
 
 /* Neither fails nor keeps a record: in a child, which may have threads. */
 static bool is_off;
+
+/* This thread's do not fail for a moment. */
+static _Thread_local bool is_spared;
 
 /* ---- What is still there ------------------------------------------------ */
 
@@ -235,7 +239,7 @@ is_refused(enum origin origin)
 {
     bool refused;
 
-    if (is_off)
+    if (is_off || is_spared)
         return false;
     pthread_mutex_lock(&lock);
     refused = fails_all;
@@ -315,6 +319,23 @@ tls_free(void *memory, const char *file, int line)
     (void)line;
     OURS(free)(memory);
 }
+
+#ifdef ESP_PRIVATE_LIBRARIES
+void __real_SSL_set_connect_state(SSL *ssl);
+void __wrap_SSL_set_connect_state(SSL *ssl);
+
+/* OpenSSL gives memory back here and takes the same again.  From 3.2 on it
+ * does not look whether it got it, and the process ends in SSL_set0_rbio
+ * [3.5.7: ssl_lib.c]; 3.0 takes none.  No allocator refuses a thread the block
+ * that it has just freed, so nothing is told by doing so here. */
+void
+__wrap_SSL_set_connect_state(SSL *ssl)
+{
+    is_spared = true;
+    __real_SSL_set_connect_state(ssl);
+    is_spared = false;
+}
+#endif
 
 /* ---- Both --------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 """One nginx process: TLS on loopback, the same two order ids for every request.
 
 Below `NOTHING_OPEN` it answers that nothing is open, so that a call that cancels until
-it is told so takes one round.
+it is told so takes one round; below `ANEW` it ends the connection after each answer.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ REPLY = (
 LISTS = "/lists"
 LISTS_REPLY = REPLY.replace('"symbol":"ADAUSDM",', "")  # fits every symbol
 NOTHING_OPEN = "/nothing-open"
+ANEW = "/anew"
 NOTHING_REPLY = '{"error":"Order not found","code":4200}'
 # Before 1.23.4 nginx offers TLS 1.3 only if it is told to; the default of all others.
 # master_process off: one process, no workers, so its own pid ends all of it.
@@ -50,6 +51,7 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         default_type application/json;
         location / {{ return 200 '{reply}'; }}
+        location {anew}/ {{ keepalive_timeout 0; return 200 '{reply}'; }}
         location {lists}/ {{ return 200 '{lists_reply}'; }}
         location {nothing_open}/ {{ return 400 '{nothing_reply}'; }}
     }}
@@ -98,6 +100,7 @@ def write_prefix(prefix: Path, host: str, port: int) -> None:
         lists_reply=LISTS_REPLY,
         nothing_open=NOTHING_OPEN,
         nothing_reply=NOTHING_REPLY,
+        anew=ANEW,
     )
     (prefix / "nginx.conf").write_text(text)
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,21 +45,27 @@ class Setting:
         """The interpreters that have espresso, by what is said behind its name."""
         return {"": self.ours} | ({", wheel": self.wheel} if self.wheel else {})
 
-    def compiled(self, name: str, static: Path | None = None) -> str:
-        """Compile a program of this folder; with the libraries of the wheel, or those
-        of the system that espresso itself uses."""
+    def compiled(
+        self, name: str, static: Path | None = None, parts: Sequence[Path] = ()
+    ) -> str:
+        """Compile a program of this folder, and parts of espresso with it; with the
+        libraries of the wheel, or those of the system that espresso itself uses."""
         program = str(self.folder / (f"{name}-static" if static else name))
         if static:
             archives = [str(static / "lib" / it) for it in ARCHIVES]
-            flags = [f"-I{static / 'include'}", *archives, "-pthread", "-lm", "-ldl"]
+            flags = [f"-I{static / 'include'}", *archives]
         else:
             query = ["pkg-config", "--cflags", "--libs", "libcurl", "libcjson"]
             flags = subprocess.run(
                 [*query, "openssl"], check=True, text=True, capture_output=True
             ).stdout.split()
-        source = str(HERE / f"{name}.c")
+        sources = [str(HERE / f"{name}.c"), *map(str, parts)]
         command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", *WARNINGS]
-        subprocess.run([*command, "-o", program, source, *flags], check=True)
+        if parts:
+            command += [f"-I{parts[0].parent}", '-DESPRESSO_VERSION="bench"']
+            command += ["-DESP_PRIVATE_LIBRARIES"] if static else []
+        command += ["-o", program, *sources, *flags, "-pthread", "-lm", "-ldl"]
+        subprocess.run(command, check=True)
         return program
 
 

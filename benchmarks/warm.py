@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 
 from benchmarks.cores import apart
 from benchmarks.figures import Bar, Figure, Report, ratio
+from benchmarks.server import ANEW
 from benchmarks.setting import Setting
 
 FLOOR = "OpenSSL loop in C"
 YARDSTICK = "libcurl loop in C"
 WHEEL_YARDSTICK = "libcurl loop in C, wheel"
 ESPRESSO = "espresso"
+CORE = f"{ESPRESSO}:core in C"
+CORE_PARTS = sorted(Path(__file__).parent.parent.glob("src/core/*.c"))
 WORKER = Path(__file__).with_name("worker.py")
 PATH = "/order/cancel-all"
 LOOPS = ["asyncio", "uvloop"]
@@ -34,10 +37,13 @@ PEERS = {  # calls in a round, fewer of what is slow
     "deltadefi": 100,
 }
 ASYNC_PEERS = {"aiohttp": 100, "httpx": 100}
+NEW_CALLS = 50  # in a round, each on a connection of its own
 SYMBOLS = [1, 3, 10]  # of the lists
 
 CPU_LIMIT = 1.1  # times the C loop
 P50_LIMIT = 1.05
+CORE_LIMIT = 1.2  # times the CPU of the C loop, without Python
+ANEW_LIMIT = 1.3  # times the CPU of the C loop, which keeps TLS sessions, too
 PEER_LIMITS = {"pycurl": 0.8, "http.client": 0.6, "requests": 0.2}  # CPU
 ASYNC_LIMIT = 2.5  # times the CPU of the C loop, on an event loop
 AIOHTTP_LIMIT = 0.6  # times the CPU of aiohttp on the same loop
@@ -77,6 +83,31 @@ def in_c(setting: Setting) -> list[Client]:
     return found
 
 
+def core_in_c(setting: Setting) -> list[Client]:
+    """espresso without Python."""
+    server = setting.server
+    where = [server.base_url, str(server.ca_file)]
+    programs = {"": setting.compiled("core", parts=CORE_PARTS)}
+    if setting.static:
+        programs[", wheel"] = setting.compiled("core", setting.static, CORE_PARTS)
+    return [
+        Client(f"{CORE}{said}", [program, *where], CALLS)
+        for said, program in programs.items()
+    ]
+
+
+def anew(found: Sequence[Client], base_url: str) -> list[Client]:
+    """The same clients, where the server ends the connection after each answer."""
+    return [
+        Client(
+            f"{client.name}:anew",
+            [it.replace(base_url, base_url + ANEW) for it in client.command],
+            NEW_CALLS,
+        )
+        for client in found
+    ]
+
+
 def clients(setting: Setting) -> list[Client]:
     """List the clients, those in C first."""
     found = in_c(setting)
@@ -87,6 +118,8 @@ def clients(setting: Setting) -> list[Client]:
 
     for said, python in setting.builds.items():
         add(python, ESPRESSO, CALLS, said)
+    # All but the floor, whose command has no URL.
+    found += anew(found[1:], setting.server.base_url) + core_in_c(setting)
     for name, calls in PEERS.items():
         add(setting.sdk if name == "deltadefi" else setting.peers, name, calls)
     for loop in LOOPS:
@@ -184,7 +217,8 @@ def report(found: list[Client]) -> Report:
     base = next(client for client in found if client.name == YARDSTICK)
     lines = [
         "warm call: median [quartiles] over interleaved rounds",
-        "  (NAME/LOOP: on that event loop; NAME:N: a list of N symbols, CPU of each)",
+        "  (NAME/LOOP: on that event loop; NAME:N: a list of N symbols, CPU of each;",
+        "  NAME:anew: a new connection for each call)",
         f"  {'client':36}{'CPU, µs a call':>25}{'x C loop':>22}"
         f"{'p50, µs':>25}{'x C loop':>22}{'p99, µs':>24}",
     ]
@@ -205,7 +239,8 @@ def report(found: list[Client]) -> Report:
             "p99_seconds": p99,
         }
     named = {client.name: client for client in found}
-    return lines, figures, [*blocking_bars(named), *async_bars(named)]
+    blocking = [*blocking_bars(named), *core_bars(named), *anew_bars(named)]
+    return lines, figures, [*blocking, *async_bars(named)]
 
 
 def blocking_bars(named: Mapping[str, Client]) -> list[Bar]:
@@ -224,6 +259,28 @@ def blocking_bars(named: Mapping[str, Client]) -> list[Bar]:
             share = ratio(ours.cpu, named[peer].cpu).median
             bars.append(Bar(f"{title}, CPU / {peer}'s", share, limit, "x"))
     return bars
+
+
+def core_bars(named: Mapping[str, Client]) -> list[Bar]:
+    """Of the core without Python: what a warm call costs more is Python's share."""
+    bars = []
+    for said, base in (("", YARDSTICK), (", wheel", WHEEL_YARDSTICK)):
+        ours = named.get(f"{CORE}{said}")
+        if ours is not None:
+            share = ratio(ours.cpu, named[base].cpu).median
+            title = f"warm call from C{said}, CPU / C loop's"
+            bars.append(Bar(title, share, CORE_LIMIT, "x"))
+    return bars
+
+
+def anew_bars(named: Mapping[str, Client]) -> list[Bar]:
+    """Of the wheel alone: older libcurls are given no TLS sessions to keep."""
+    ours, base = f"{ESPRESSO}, wheel:anew", f"{WHEEL_YARDSTICK}:anew"
+    if ours not in named or base not in named:
+        return []
+    share = ratio(named[ours].cpu, named[base].cpu).median
+    title = "call on a new connection, wheel, CPU / C loop's"
+    return [Bar(title, share, ANEW_LIMIT, "x")]
 
 
 def async_bars(named: Mapping[str, Client]) -> list[Bar]:

@@ -214,6 +214,46 @@ def test_loops_send_what_espresso_sends(tmp_path: Path) -> None:
     assert floor[0].endswith(worker.BODY) and cloop[0].endswith(worker.BODY)
 
 
+def test_core_alone_sends_the_same(tmp_path: Path) -> None:
+    with RawServer(ANSWER) as raw:
+        (core,) = warm.core_in_c(setting_at(raw.url, raw.ca_file, tmp_path))
+        sent = requests_of(core.command, raw)
+    assert fields(sent[0]) == fields(sent_by(1, tmp_path)[0])
+    assert sent[0].endswith(worker.BODY)
+
+
+def test_a_client_of_the_server_that_ends_each_connection() -> None:
+    url = "https://127.0.0.1:9"
+    clients = [
+        warm.Client("loop", ["loop", f"{url}{warm.PATH}", "ca"], 1),
+        warm.Client("worker", ["python", "worker.py", url, "ca"], 1),
+    ]
+    loop, told = warm.anew(clients, url)
+    assert (loop.name, loop.command[1]) == ("loop:anew", f"{url}/anew{warm.PATH}")
+    assert told.command == ["python", "worker.py", f"{url}/anew", "ca"]
+    assert loop.calls == told.calls == warm.NEW_CALLS
+    assert "location {anew}/ {{ keepalive_timeout 0; " in server.CONFIG
+
+
+def test_a_new_connection_of_the_wheel_is_held_to_the_loop_of_its_libcurl() -> None:
+    ours = warm.Client(f"{warm.ESPRESSO}, wheel:anew", [], 1, cpu=[1.2, 1.3])
+    loop = warm.Client(f"{warm.WHEEL_YARDSTICK}:anew", [], 1, cpu=[1.0, 1.0])
+    (bar,) = warm.anew_bars({ours.name: ours, loop.name: loop})
+    assert (bar.value, bar.verdict) == (1.25, "held")
+    assert warm.anew_bars({ours.name: ours}) == []
+
+
+@pytest.mark.parametrize("said", ["", ", wheel"])
+def test_core_alone_is_held_to_the_loop_of_its_libcurl(said: str) -> None:
+    bases = {"": warm.YARDSTICK, ", wheel": warm.WHEEL_YARDSTICK}
+    named = {
+        name: warm.Client(name, [], 1, cpu=[cpu, cpu])
+        for name, cpu in ((warm.CORE + said, 1.3), (bases[said], 1.0))
+    }
+    (bar,) = warm.core_bars(named)
+    assert said in bar.name and (bar.value, bar.verdict) == (1.3, "NOT HELD")
+
+
 def test_peers_send_the_same_fields(tmp_path: Path) -> None:
     sent = fields(sent_by_worker("http.client", tmp_path)[0])
     assert {name: sent.get(name) for name in worker.HEADERS} == worker.HEADERS

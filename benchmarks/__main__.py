@@ -54,6 +54,11 @@ PARTS: tuple[type[Part], ...] = (
 )
 
 
+def absolute(path: str) -> Path:
+    """Parts of it are read in other folders."""
+    return Path(path).absolute()
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="status 1 on a missed bar")
@@ -61,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=40, help="of warm calls")
     parser.add_argument("--processes", type=int, default=40, help="of each cold kind")
     parser.add_argument("--wheel", type=Path, help="a wheel to measure as well")
-    parser.add_argument("--static", type=Path, help="the libraries that it brings")
+    parser.add_argument("--static", type=absolute, help="the libraries that it brings")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON")
     names = [part.title for part in PARTS]
     parser.add_argument("parts", nargs="*", choices=[*names, []], metavar="PART")

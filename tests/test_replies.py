@@ -301,6 +301,10 @@ GOOD_BODIES: dict[str, tuple[bytes, dict[str, Any]]] = {
         b'{"symbol":"ADAUSDM","order_ids":["a-1","b-2"],"error":null,"code":null}',
         {**RESULT, "error": None, "code": None},
     ),
+    "a name that is ours": (
+        b'{"symbol":"ADAUSDM","order_ids":["a-1","b-2"],"lost_reply":true}',
+        RESULT,
+    ),
     "escapes": (
         rb'{"symbol":"\u0041DAUSDM","order_ids":["\u20ac\/\n\ud83d\ude00"]}',
         {"symbol": SYMBOL, "order_ids": ["€/\n😀"]},

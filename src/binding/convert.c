@@ -189,22 +189,47 @@ convert_reply(struct module_state *state, const struct esp_outcome *outcome)
                                  : PyDict_New();
 }
 
+/* Whether the reply is what the result will be, as it nearly always is: both
+ * of its members are there, and none that is ours. */
+static bool
+is_result(const struct esp_outcome *outcome)
+{
+    const cJSON *item = outcome->json != NULL ? outcome->json->child : NULL;
+    int found = 0;
+    bool is_plain = outcome->round_count == 0 && !outcome->lost_reply;
+
+    for (; is_plain && item != NULL; item = item->next) {
+        found += strcmp(item->string, "symbol") == 0 ||
+                 strcmp(item->string, "order_ids") == 0;
+        is_plain =
+            !cJSON_IsNull(item) && strcmp(item->string, "lost_reply") != 0;
+    }
+    return is_plain && found == 2;
+}
+
+/* Make a result of the `dict` of a reply. */
+static bool
+complete(struct module_state *state, PyObject *dict,
+         const struct esp_outcome *outcome, PyObject *symbol)
+{
+    /* A plain str even where the caller gave a subclass. */
+    PyObject *plain = PyUnicode_FromObject(symbol);
+
+    return forget_lost_reply(state, dict) &&
+           fill_in(dict, state->name_symbol, plain) &&
+           fill_in(dict, state->name_order_ids, PyList_New(0)) &&
+           (!outcome->lost_reply ||
+            PyDict_SetItem(dict, state->name_lost_reply, Py_True) == 0);
+}
+
 PyObject *
 convert_success(struct module_state *state, const struct esp_outcome *outcome,
                 PyObject *symbol)
 {
     PyObject *dict = convert_reply(state, outcome);
-    PyObject *plain;
 
-    if (dict == NULL)
-        return NULL;
-    /* A plain str even where the caller gave a subclass. */
-    plain = PyUnicode_FromObject(symbol);
-    if (!forget_lost_reply(state, dict) ||
-        !fill_in(dict, state->name_symbol, plain) ||
-        !fill_in(dict, state->name_order_ids, PyList_New(0)) ||
-        (outcome->lost_reply &&
-         PyDict_SetItem(dict, state->name_lost_reply, Py_True) < 0))
+    if (dict != NULL && !is_result(outcome) &&
+        !complete(state, dict, outcome, symbol))
         Py_CLEAR(dict);
     return dict;
 }

@@ -10,30 +10,29 @@
 #endif
 
 static bool
-is_first_thread_of(pid_t pid)
+is_first_thread(void)
 {
 #ifdef __linux__
-    return syscall(SYS_gettid) == pid;
+    return syscall(SYS_gettid) == getpid();
 #else
-    (void)pid;
     return pthread_main_np() != 0;
 #endif
 }
 
 /* Python runs signal handlers on the main thread only: every other one may
  * wait without ever looking.  In the child of a fork the thread that forked
- * is the main one, hence the pid beside the thread. */
+ * is the main one, hence the number of forks beside the thread. */
 static bool
 is_main_thread(struct module_state *state)
 {
     unsigned long thread = PyThread_get_thread_ident();
-    pid_t pid = getpid();
+    unsigned now = esp_forks() + 1;
 
-    if (atomic_load(&state->main_pid) != pid && is_first_thread_of(pid)) {
+    if (atomic_load(&state->main_known) != now && is_first_thread()) {
         atomic_store(&state->main_thread, thread);
-        atomic_store(&state->main_pid, pid);
+        atomic_store(&state->main_known, now);
     }
-    return atomic_load(&state->main_pid) == pid &&
+    return atomic_load(&state->main_known) == now &&
            atomic_load(&state->main_thread) == thread;
 }
 

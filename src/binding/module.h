@@ -33,8 +33,8 @@ struct module_state {
     PyObject *name_watch; /* WATCH_MODULE */
     PyObject *name_level;
     struct esp_group *group;
-    _Atomic(pid_t) main_pid;  /* the process whose ... */
-    atomic_ulong main_thread; /* ... main thread this is; see hooks.c */
+    atomic_uint main_known;   /* 0: not yet; else after how many forks, ... */
+    atomic_ulong main_thread; /* ... the main thread is this; see hooks.c */
 };
 
 /* ---- exec.c, functions.c: what module.c puts together ------------------- */

@@ -194,6 +194,10 @@ int64_t esp_timeout_ms(double seconds);
 
 /* ---- Pools -------------------------------------------------------------- */
 
+/* How many forks lie between this process and the first that had a group, as a
+ * handler counts them: a bare clone is none.  Takes no system call. */
+unsigned esp_forks(void);
+
 /* All pools of one interpreter (or of one C program), so that its end can
  * wait for their calls. */
 struct esp_group;

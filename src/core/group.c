@@ -8,6 +8,7 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct esp_group *groups;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+static atomic_uint forks;
 
 /* ---- Fork --------------------------------------------------------------- */
 
@@ -47,6 +48,7 @@ after_fork_in_child(void)
     struct esp_group *group;
     struct esp_pool *pool;
 
+    atomic_fetch_add(&forks, 1);
     libcurl_after_fork(true);
     lookups_after_fork(true);
     json_lock_after_fork(true);
@@ -64,6 +66,12 @@ process_init(void)
 {
     libcurl_gate_init();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+unsigned
+esp_forks(void)
+{
+    return atomic_load(&forks);
 }
 
 /* ---- Groups ------------------------------------------------------------- */

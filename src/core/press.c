@@ -178,9 +178,8 @@ waits_for_name(const struct esp_press *press)
  * attempts that end at once would keep the others from theirs.  A hook of such
  * an attempt may take its time, fork, or say stop. */
 static void
-hand_out_slots(struct esp_press *press, int64_t latest)
+hand_out_slots(struct esp_press *press, int64_t now, int64_t latest)
 {
-    int64_t now = esp_clock_ms();
     int slot;
 
     while (has_waiting(press) && !waits_for_name(press) &&
@@ -244,7 +243,7 @@ serve_waiting(struct esp_press *press)
     now = esp_clock_ms();
     settle_slots(press, now);
     /* However short the time is, the first try is worth it. */
-    hand_out_slots(press,
+    hand_out_slots(press, now,
                    press->begun == 0 ? press->deadline : latest_start(press));
     if (!has_waiting(press))
         return;
@@ -285,11 +284,12 @@ press_on_socket(struct esp_press *press, struct esp_call *call, int fd,
 void
 press_on_timer(struct esp_press *press)
 {
-    int64_t now = esp_clock_ms();
+    int64_t now;
     size_t i;
 
     if (esp_press_is_done(press) || press_must_end(press))
         return;
+    now = esp_clock_ms();
     for (i = 0; i < press->begun; i++) {
         call_on_timer(press->calls[i], now);
         if (press->is_stopped ||

@@ -15,7 +15,7 @@ import struct
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -144,7 +144,7 @@ class RawServer:
     Args:
         scripts: see above.
         tls: False: in the clear.
-        clear: with TLS, so many connections at the start are in the clear all the same.
+        clear: with TLS, the numbers of connections that are in the clear all the same.
         hosts: what the certificate is for.
         version: of TLS, no other one; None: what the client likes best.
         context: a TLS context in place of the usual one.
@@ -157,7 +157,7 @@ class RawServer:
         self,
         *scripts: Script,
         tls: bool = True,
-        clear: int = 0,
+        clear: Collection[int] = (),
         hosts: tuple[str, ...] = HOSTS,
         version: ssl.TLSVersion | None = None,
         context: ssl.SSLContext | None = None,
@@ -243,7 +243,7 @@ class RawServer:
         sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if self._context is not None and number >= self._clear:
+            if self._context is not None and number not in self._clear:
                 sock = self._context.wrap_socket(
                     sock, server_side=True, do_handshake_on_connect=False
                 )

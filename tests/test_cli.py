@@ -466,7 +466,7 @@ def test_a_signal_ends_the_wait_and_says_what_had_gone_out(
 def test_what_a_signal_keeps_from_going_out_was_not_sent(
     words: list[str], exchange: Exchange, env: Env
 ) -> None:
-    with RawServer(Wire.hold, clear=1) as server:
+    with RawServer(Wire.hold, clear=(0,)) as server:
         command = [SCRIPT, "cancel-all", SYMBOL, *words, "--base-url"]
         process = subprocess.Popen(
             [*command, f"https://127.0.0.1:{server.port}"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,19 +128,26 @@ def test_a_certificate_that_signs_itself(server: RawServer, tmp_path: Path) -> N
 
 
 class Visitors:
-    """A script that notes of each connection whether it took a session up again."""
+    """A script that notes of each connection whether it took a session up again; one in
+    the clear it ends at the first word of a handshake."""
 
     def __init__(self) -> None:
-        self.resumed: list[bool] = []
+        self.resumed: list[bool | None] = []
 
     def __call__(self, wire: Wire) -> None:
-        assert isinstance(wire.sock, ssl.SSLSocket)
+        if not isinstance(wire.sock, ssl.SSLSocket):
+            self.resumed.append(None)
+            wire.sock.recv(1)
+            return
         self.resumed.append(bool(wire.sock.session_reused))
         wire.answer(http(DONE, 200, "Connection: close"))
         wire.close_notify()  # without it OpenSSL forgets a session of TLS 1.2
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_is_taken_up_again(version: ssl.TLSVersion) -> None:
     """By the next connection of the same client, and of no other one."""
     visitors = Visitors()
@@ -151,16 +159,98 @@ def test_a_session_is_taken_up_again(version: ssl.TLSVersion) -> None:
     assert visitors.resumed == [False, TAKES_UP, TAKES_UP] * 2
 
 
-def test_a_session_does_not_hide_a_bad_certificate(
+@pytest.mark.parametrize("version", VERSIONS)
+def test_after_a_handshake_that_failed_no_session_is_offered(
+    version: ssl.TLSVersion,
+) -> None:
+    """It may be the session that a server, or something on the way, stumbles over."""
+    visitors = Visitors()
+    with (
+        RawServer(visitors, version=version, clear=(2,)) as server,
+        server.client(max_retries=1) as client,
+    ):
+        for _ in range(4):
+            assert client.cancel_all(SYMBOL) == RESULT
+    assert visitors.resumed == [False, TAKES_UP, None, False, TAKES_UP]
+
+
+def test_a_session_that_the_server_does_not_know(
     exchange: Exchange, client: espresso.Client
 ) -> None:
-    """A server that no longer knows it shows its certificate, which is looked at."""
+    """Then it shows its certificate, which is looked at."""
     for fault in ("expired_certificate", "wrong_host_certificate"):
         exchange.reply(http(DONE), close=True)
         assert client.cancel_all(SYMBOL) == RESULT
         exchange.fault(fault)
         with pytest.raises(espresso.CertificateError):
             client.cancel_all(SYMBOL)
+
+
+# --- want of memory --------------------------------------------------------------
+
+# As libcurl does from 8.17 on, every handshake may end, and the verdict counts; OpenSSL
+# has no memory to reach one, and leaves what it begins with.
+NO_VERDICT = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void *
+ssl_library(void)
+{
+    void *library = dlopen("libssl.so.3", RTLD_LAZY | RTLD_NOLOAD);
+
+    return library ? library : dlopen("libssl.so.1.1", RTLD_LAZY | RTLD_NOLOAD);
+}
+
+void
+SSL_CTX_set_verify(void *context, int mode, void *callback)
+{
+    void (*real)(void *, int, void *) = dlsym(ssl_library(), "SSL_CTX_set_verify");
+
+    (void)mode;
+    real(context, 0, callback);
+}
+
+int
+X509_STORE_CTX_init(void *context, void *store, void *certificate, void *chain)
+{
+    close(open(getenv("TEST_NOTE"), O_WRONLY | O_CREAT, 0600));
+    return 0;
+}
+"""
+
+CALL = """
+try:
+    print(connect(max_retries=2).cancel_all("ADAUSDM"))
+except (espresso.EspressoError, MemoryError) as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.preload
+@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is of Linux")
+@pytest.mark.parametrize("roots", ["its own", "a stranger's"])
+def test_a_chain_that_nobody_has_verified(
+    exchange: Exchange, clean_env: dict[str, str], tmp_path: Path, roots: str
+) -> None:
+    """Not even a good one is trusted; a wheel's OpenSSL cannot be put in this place."""
+    source, library, note = (tmp_path / name for name in ("v.c", "v.so", "note"))
+    source.write_text(NO_VERDICT)
+    command = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True, timeout=60)
+    env = children.environment(clean_env, exchange)
+    env |= {"LD_PRELOAD": children.preloaded(library), "TEST_NOTE": str(note)}
+    if roots == "a stranger's":
+        env["TEST_CA"] = stranger(tmp_path)
+    said = children.run(children.PRELUDE + CALL, env).check().out
+    if note.exists():
+        assert said.split() == ["MemoryError"]
+    else:
+        assert ("CertificateError" in said) == (roots == "a stranger's")
+    assert (exchange.requests == []) == ("order_ids" not in said)
 
 
 # --- ca_file ---------------------------------------------------------------------

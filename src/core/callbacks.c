@@ -177,6 +177,10 @@ on_before_request(void *user, char *remote, char *local, int remote_port,
         lane->found_stale = true;
         return CURL_PREREQFUNC_ABORT;
     }
+    if (lane->sockets_opened > 0 && tls_is_unverified(lane->easy)) {
+        lane->response.no_memory = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
     lane->response.left = true;
     lane->left_at = esp_clock_ms();
     text_copy_masked(lane->timing.remote, sizeof lane->timing.remote, remote,

@@ -1,7 +1,8 @@
 /* core.h - what the files of the core share; private.
  *
- * Order of locks: registry (group.c), then pools, then parse (json.c),
- * look-ups (lookups.c), libcurl (libcurl.c) and what libcurl locks (shared.c).
+ * Order of locks: that of what is shared (shared.h), registry (group.c), then
+ * pools, then parse (json.c), look-ups (lookups.c), libcurl (libcurl.c) and what
+ * libcurl locks (shared.c).
  * But for the last two, the first of which readers share, none is held during
  * a transfer, and none at all while a hook runs. */
 #ifndef ESP_CORE_H
@@ -29,8 +30,8 @@
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
 #define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
 #define ESP_LIFETIME_MS 3600000     /* the certificate is checked anew then */
-#define ESP_SHARE_AGE_MS 1800000    /* a TLS session is taken up until then */
-#define ESP_SLICE_MS 50             /* between two looks for a signal */
+#define ESP_SHARE_AGE_MS 1800000 /* new lanes get what is shared until then */
+#define ESP_SLICE_MS 50          /* between two looks for a signal */
 
 /* ---- Clocks (clock.c) --------------------------------------------------- */
 
@@ -210,7 +211,7 @@ struct esp_response {
     bool head_complete;  /* the empty line after the last head came */
     bool head_too_large;
     bool body_too_large;
-    bool no_memory;     /* an allocation of ours failed */
+    bool no_memory;     /* an allocation failed, and we saw it */
     bool no_descriptor; /* want of one, not of trust, ended the attempt */
     bool trust_failed;  /* no usable trust store: nothing was tried */
     int http_status;
@@ -342,16 +343,17 @@ struct esp_lane {
     int64_t timer_at;             /* when libcurl wants a turn; -1: no wish */
     int sockets[ESP_SOCKETS_MAX]; /* our own record of what is open */
     int socket_count;
-    int64_t verified_at; /* clock_boot_ms: the connection's certificate was */
-    int64_t used_at;     /* clock_boot_ms */
-    int64_t left_at;     /* esp_clock_ms: the request of this transfer left */
-    bool running;        /* a transfer is under way */
-    bool abandoned;      /* belongs to the parent of a fork */
-    bool needs_dns;      /* this transfer may look up a name */
-    int sockets_opened;  /* by this transfer */
-    int prereq_calls;    /* in this transfer */
-    bool found_stale;    /* the kept connection was dead: nothing was sent */
-    size_t head_length;  /* of this transfer, all heads together */
+    int64_t
+        verified_at; /* clock_boot_ms: the certificate was, at the earliest */
+    int64_t used_at; /* clock_boot_ms */
+    int64_t left_at; /* esp_clock_ms: the request of this transfer left */
+    bool running;    /* a transfer is under way */
+    bool abandoned;  /* belongs to the parent of a fork */
+    bool needs_dns;  /* this transfer may look up a name */
+    int sockets_opened; /* by this transfer */
+    int prereq_calls;   /* in this transfer */
+    bool found_stale;   /* the kept connection was dead: nothing was sent */
+    size_t head_length; /* of this transfer, all heads together */
     char error_text[CURL_ERROR_SIZE];
     struct esp_timing timing;
     struct esp_response response;
@@ -388,7 +390,7 @@ bool lane_looks_up(const struct esp_lane *lane);
 
 /* ---- The TLS library under libcurl (tls.c) ------------------------------ */
 
-/* Find what tls_holds_plaintext needs; once a process. */
+/* Find what the others need; once a process. */
 void tls_init(void);
 
 /* Whether tls_holds_plaintext can tell.  Where it cannot, a connection must
@@ -399,6 +401,11 @@ bool tls_can_look(void);
  * the TLS library, where no poll(2) sees them.  Only in a callback of a
  * transfer that has its connection. */
 bool tls_holds_plaintext(CURL *easy);
+
+/* Whether nobody has verified the peer's certificate, although libcurl goes on:
+ * memory was short.  When and where as above; false also where the TLS library
+ * is not OpenSSL. */
+bool tls_is_unverified(CURL *easy);
 
 /* ---- Callbacks (callbacks.c) -------------------------------------------- */
 

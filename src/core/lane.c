@@ -130,6 +130,7 @@ lane_abandon(struct esp_lane *lane)
     lane->easy = NULL;
     lane->multi = NULL;
     lane->share = NULL;
+    lane->shared = NULL;
     lane->running = false;
     lane->abandoned = true;
 }
@@ -299,7 +300,8 @@ lane_finish(struct esp_lane *lane, CURLcode code)
     lane->used_at = clock_boot_ms();
     if (lane->sockets_opened > 0) {
         lane->verified_at = share_verified_at(lane->share, lane->used_at);
-        shared_doubt(lane->shared, !lane->response.left);
+        if (!lane->response.left)
+            share_doubt(lane->share);
     }
 }
 

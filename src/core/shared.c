@@ -6,15 +6,20 @@
  * made anew asks again and shakes hands in full.
  *
  * A session that is taken up again is a certificate that is not looked at.  So
- * a share is used for half of ESP_LIFETIME_MS, and then its sessions are
- * forgotten with it: libcurl can forget no single one, and the successor of a
- * session is as young as the connection that brought it. */
+ * a share is given to new lanes for half of ESP_LIFETIME_MS, and its sessions
+ * end with it: libcurl can forget no single one, and the successor of a
+ * session is as young as the connection that brought it.
+ *
+ * What was kept can also be what keeps a lane from its connection: an address
+ * where nobody is any more, a session that a server or something on the way
+ * stumbles over.  libcurl would come with the same one again. */
 #include "shared.h"
 
 #include <stdlib.h>
 
-/* The rewritten cache of sessions, which takes each ticket once.  That of
- * 7.88.1 frees a session twice when memory is short (Curl_ssl_addsessionid). */
+/* The rewritten cache of sessions, which takes each ticket of TLS 1.3 once.
+ * That of 7.88.1 frees a session twice when memory is short
+ * (Curl_ssl_addsessionid). */
 #define SESSIONS_LEAST 0x080c00
 
 /* ---- One share ---------------------------------------------------------- */
@@ -38,10 +43,13 @@ on_unlock(CURL *easy, curl_lock_data data, void *user)
     pthread_mutex_unlock(&share->locks[data]);
 }
 
+/* Where we cannot look into the TLS library, each request has a connection of
+ * its own, and each connection its handshake. */
 static bool
 sessions_are_safe(void)
 {
-    return curl_version_info(CURLVERSION_NOW)->version_num >= SESSIONS_LEAST;
+    return tls_can_look() &&
+           curl_version_info(CURLVERSION_NOW)->version_num >= SESSIONS_LEAST;
 }
 
 static bool
@@ -87,6 +95,7 @@ share_new(void)
     atomic_init(&share->references, 1);
     share->made_at = clock_boot_ms();
     share->has_sessions = sessions_are_safe();
+    atomic_init(&share->is_doubted, false);
     for (i = 0; i < CURL_LOCK_DATA_LAST; i++)
         pthread_mutex_init(&share->locks[i], NULL);
     libcurl_enter();
@@ -106,6 +115,13 @@ share_leave(struct esp_share *share)
         share_free(share);
 }
 
+void
+share_doubt(struct esp_share *share)
+{
+    if (share != NULL)
+        atomic_store(&share->is_doubted, true);
+}
+
 int64_t
 share_verified_at(const struct esp_share *share, int64_t connected_at)
 {
@@ -123,7 +139,6 @@ shared_new(void)
     if (shared == NULL)
         return NULL;
     pthread_mutex_init(&shared->lock, NULL);
-    atomic_init(&shared->is_doubted, false);
     shared->current = NULL;
     return shared;
 }
@@ -138,12 +153,19 @@ shared_free(struct esp_shared *shared)
     free(shared);
 }
 
+static bool
+is_spent(const struct esp_share *share)
+{
+    return atomic_load(&share->is_doubted) ||
+           clock_boot_ms() - share->made_at > ESP_SHARE_AGE_MS;
+}
+
 static void
 renew_held(struct esp_shared *shared)
 {
     struct esp_share *old = shared->current;
 
-    if (old != NULL && clock_boot_ms() - old->made_at <= ESP_SHARE_AGE_MS)
+    if (old != NULL && !is_spent(old))
         return;
     shared->current = share_new();
     share_leave(old);
@@ -168,7 +190,6 @@ join(struct esp_shared *shared)
 CURLcode
 shared_prepare(struct esp_shared *shared, CURL *easy, struct esp_share **share)
 {
-    bool is_doubted = shared != NULL && atomic_load(&shared->is_doubted);
     bool has_sessions;
     CURLcode code = CURLE_OK;
 
@@ -177,13 +198,6 @@ shared_prepare(struct esp_shared *shared, CURL *easy, struct esp_share **share)
     if (*share != NULL)
         SET(CURLOPT_SHARE, (*share)->handle);
     SET(CURLOPT_SSL_SESSIONID_CACHE, has_sessions ? 1L : 0L);
-    SET(CURLOPT_DNS_CACHE_TIMEOUT, is_doubted ? 0L : ESP_NAMES_AGE_S);
+    SET(CURLOPT_DNS_CACHE_TIMEOUT, ESP_NAMES_AGE_S);
     return code;
-}
-
-void
-shared_doubt(struct esp_shared *shared, bool is_doubted)
-{
-    if (shared != NULL)
-        atomic_store(&shared->is_doubted, is_doubted);
 }

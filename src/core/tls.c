@@ -1,34 +1,62 @@
-/* tls.c - a look into the TLS library that libcurl uses.
+/* tls.c - a look into the TLS library that libcurl uses: what only it can tell.
  *
- * libcurl reads no more than the Content-Length.  When the end of an answer
- * shares a TLS record with something more, the rest stays decrypted inside the
- * TLS library: the socket is silent, and the next request would be answered by
- * what lies there.  Only the TLS library can tell.
+ * Bytes too many.  libcurl reads no more than the Content-Length.  When the end
+ * of an answer shares a TLS record with something more, the rest stays
+ * decrypted inside the TLS library: the socket is silent, and the next request
+ * would be answered by what lies there.
  *
- * OpenSSL's SSL_has_pending must be that of the library that made the session,
- * whatever other OpenSSL the process has loaded.  Where libcurl and OpenSSL are
- * a part of this binary it is linked, else it is looked up among libcurl's own
+ * A chain that was never verified.  From 8.17 on libcurl lets every handshake
+ * end and asks OpenSSL for its verdict afterwards; and the verdict that OpenSSL
+ * begins with is "good".  Where memory is short it stops before it has looked
+ * [3.5.7: ssl_verify_internal], and any certificate passes.
+ *
+ * The functions must be those of the library that made the session, whatever
+ * other OpenSSL the process has loaded.  Where libcurl and OpenSSL are a part
+ * of this binary they are linked, else they are looked up among libcurl's own
  * dependencies. */
 #include "core.h"
 
-typedef int has_pending_function(const void *session);
+#define GOOD 0 /* X509_V_OK */
 
-static has_pending_function *has_pending;
+/* As <openssl/ssl.h> has them, but for the types of pointers. */
+typedef int int_of_session(const void *session);
+typedef long long_of_session(const void *session);
+typedef void *chain_of_session(const void *session);
+
+static int_of_session *has_pending;
+static int_of_session *session_reused;
+static long_of_session *get_verify_result;
+static chain_of_session *get0_verified_chain;
 
 #ifdef ESP_PRIVATE_LIBRARIES
 
-/* As <openssl/ssl.h> has it, but for the pointer's type. */
-has_pending_function SSL_has_pending;
+int_of_session SSL_has_pending;
+int_of_session SSL_session_reused;
+long_of_session SSL_get_verify_result;
+chain_of_session SSL_get0_verified_chain;
 
 void
 tls_init(void)
 {
     has_pending = SSL_has_pending;
+    session_reused = SSL_session_reused;
+    get_verify_result = SSL_get_verify_result;
+    get0_verified_chain = SSL_get0_verified_chain;
 }
 
 #else
 
 #include <dlfcn.h>
+#include <string.h>
+
+/* POSIX lets a void pointer hold a function; ISO C has no conversion. */
+static void
+look_up(void *handle, const char *name, void *function)
+{
+    void *symbol = dlsym(handle, name);
+
+    memcpy(function, &symbol, sizeof symbol);
+}
 
 void
 tls_init(void)
@@ -43,12 +71,10 @@ tls_init(void)
     handle = dlopen(libcurl.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
     if (handle == NULL)
         return;
-    /* POSIX lets a void pointer hold a function; ISO C wants the union. */
-    union {
-        void *object;
-        has_pending_function *function;
-    } symbol = {.object = dlsym(handle, "SSL_has_pending")};
-    has_pending = symbol.function;
+    look_up(handle, "SSL_has_pending", &has_pending);
+    look_up(handle, "SSL_session_reused", &session_reused);
+    look_up(handle, "SSL_get_verify_result", &get_verify_result);
+    look_up(handle, "SSL_get0_verified_chain", &get0_verified_chain);
     dlclose(handle);
 }
 
@@ -60,15 +86,36 @@ tls_can_look(void)
     return has_pending != NULL;
 }
 
-bool
-tls_holds_plaintext(CURL *easy)
+/* OpenSSL's session of the connection; NULL: it has none. */
+static const void *
+session_of(CURL *easy)
 {
     struct curl_tlssessioninfo *session = NULL;
 
-    if (has_pending == NULL ||
-        curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session) != CURLE_OK ||
-        session == NULL || session->backend != CURLSSLBACKEND_OPENSSL ||
-        session->internals == NULL)
-        return false;
-    return has_pending(session->internals) > 0;
+    if (curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session) != CURLE_OK ||
+        session == NULL || session->backend != CURLSSLBACKEND_OPENSSL)
+        return NULL;
+    return session->internals;
+}
+
+bool
+tls_holds_plaintext(CURL *easy)
+{
+    const void *session = has_pending != NULL ? session_of(easy) : NULL;
+
+    return session != NULL && has_pending(session) > 0;
+}
+
+bool
+tls_is_unverified(CURL *easy)
+{
+    const void *session = session_reused != NULL &&
+                                  get_verify_result != NULL &&
+                                  get0_verified_chain != NULL
+                              ? session_of(easy)
+                              : NULL;
+
+    return session != NULL && (get_verify_result(session) != GOOD ||
+                               (session_reused(session) == 0 &&
+                                get0_verified_chain(session) == NULL));
 }

@@ -18,6 +18,7 @@ note(struct life *life, const struct esp_outcome *outcome)
         .attempts = outcome->attempts,
         .rounds = outcome->round_count,
         .has_json = outcome->json != NULL,
+        .certificate = outcome->certificate,
         .has_proof = outcome->json != NULL || outcome->lost_reply ||
                      outcome->code == 4200};
 }

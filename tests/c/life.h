@@ -19,7 +19,8 @@ struct claim {
     int attempts;
     int rounds;
     bool has_json;
-    bool has_proof; /* a reply, or the 4200 of a confirmed or lost one */
+    bool certificate; /* it was not verified */
+    bool has_proof;   /* a reply, or the 4200 of a confirmed or lost one */
 };
 
 /* What one life did, to be judged when memory is back. */

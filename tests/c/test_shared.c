@@ -13,11 +13,46 @@ age(struct esp_share *share, int64_t by_ms)
     share->made_at -= by_ms;
 }
 
-/* Close the connection of the only lane, so that the next press opens one. */
+static struct esp_share *
+current(const struct world *world)
+{
+    assert_non_null(world->pool->shared);
+    assert_non_null(world->pool->shared->current);
+    return world->pool->shared->current;
+}
+
+/* Press for two symbols at once: two lanes, which are idle then. */
 static void
-close_idle(struct world *world)
+press_two(struct world *world)
+{
+    static const char *const symbols[] = {SYMBOL, "OTHER"};
+    struct esp_press *press = esp_cancel_list(world->pool, &world->cancel,
+                                              symbols, 2, &world->outcome);
+    size_t i;
+
+    assert_non_null(press);
+    for (i = 0; i < 2; i++)
+        assert_int_equal(esp_press_outcome(press, i)->kind, ESP_OK);
+    esp_press_free(press);
+    assert_int_equal(world->pool->idle_count, 2);
+}
+
+/* The lane that the next press takes opens a new connection. */
+static void
+make_stale(struct world *world)
 {
     world->pool->idle->used_at -= ESP_IDLE_AGE_MS + 1;
+}
+
+static void
+press_anew(struct world *world)
+{
+    int connections = server_connections(world->server);
+
+    make_stale(world);
+    world_press(world);
+    assert_int_equal(world->outcome.kind, ESP_OK);
+    assert_int_equal(server_connections(world->server), connections + 1);
 }
 
 static void
@@ -29,44 +64,87 @@ test_lanes_share(void **state)
     (void)state;
     world_open(&world, NULL, 0);
     assert_null(world.pool->shared);
-    world_press(&world);
-    share = world.pool->shared->current;
+    press_two(&world);
+    share = current(&world);
     assert_ptr_equal(world.pool->idle->share, share);
-    assert_int_equal(share->references, 2);
-    close_idle(&world);
-    world_press(&world);
-    assert_int_equal(server_connections(world.server), 2);
+    assert_ptr_equal(world.pool->idle->next->share, share);
+    assert_int_equal(share->references, 3); /* and the pool's own */
+    press_anew(&world);
     assert_ptr_equal(world.pool->idle->share, share);
-    assert_int_equal(share->references, 2);
+    assert_int_equal(share->references, 3);
     world_close(&world);
 }
 
-/* A lane that is open keeps the old one; it goes with the last of them. */
+/* What a lane has it keeps; the last of them takes the old share with it. */
 static void
-test_a_share_is_used_for_half_an_hour(void **state)
+check_that_lanes_move(struct world *world, struct esp_share *old)
+{
+    world_press(world);
+    assert_ptr_equal(world->pool->idle->share, old);
+    assert_int_equal(old->references, 3);
+    press_anew(world);
+    assert_ptr_not_equal(current(world), old);
+    assert_ptr_equal(world->pool->idle->share, current(world));
+    assert_int_equal(current(world)->references, 2);
+    assert_int_equal(old->references, 1);
+    assert_in_range(current(world)->made_at, clock_boot_ms() - 10000,
+                    clock_boot_ms());
+}
+
+static void
+test_new_lanes_get_a_share_for_half_an_hour(void **state)
 {
     struct world world;
     struct esp_share *share;
 
     (void)state;
     world_open(&world, NULL, 0);
-    world_press(&world);
-    share = world.pool->shared->current;
+    press_two(&world);
+    share = current(&world);
     age(share, ESP_SHARE_AGE_MS - 10000);
-    close_idle(&world);
-    world_press(&world);
+    press_anew(&world);
     assert_ptr_equal(world.pool->idle->share, share);
     age(share, 10001);
-    world_press(&world);
-    assert_int_equal(server_connections(world.server), 2);
-    assert_ptr_equal(world.pool->idle->share, share);
-    close_idle(&world);
+    check_that_lanes_move(&world, share);
+    world_close(&world);
+}
+
+/* It may be what it holds that keeps a lane from its connection. */
+static void
+test_a_share_in_doubt_is_given_to_nobody(void **state)
+{
+    struct world world;
+    struct esp_share *share;
+
+    (void)state;
+    world_open(&world, NULL, 0);
+    press_two(&world);
+    share = current(&world);
+    share_doubt(share);
+    check_that_lanes_move(&world, share);
+    world_close(&world);
+}
+
+static void
+test_no_connection_is_a_doubt(void **state)
+{
+    struct world world;
+    struct server *other;
+    struct esp_settings settings = {.user_agent = "espresso-test"};
+
+    (void)state;
+    other = server_start(NULL, 0, false); /* a port that nobody has then */
+    settings.base_url = server_url(other);
+    world_open_with(&world, NULL, 0, settings);
     world_press(&world);
     assert_int_equal(world.outcome.kind, ESP_OK);
-    assert_int_equal(server_connections(world.server), 3);
-    assert_ptr_equal(world.pool->idle->share, world.pool->shared->current);
-    assert_in_range(world.pool->shared->current->made_at,
-                    clock_boot_ms() - 10000, clock_boot_ms());
+    assert_false(current(&world)->is_doubted);
+    server_stop(other);
+    make_stale(&world);
+    world_press(&world);
+    assert_int_equal(world.outcome.kind, ESP_TRANSPORT);
+    assert_int_equal(world.outcome.sent, ESP_NOT_SENT);
+    assert_true(current(&world)->is_doubted);
     world_close(&world);
 }
 
@@ -77,26 +155,20 @@ test_age_of_a_certificate(void **state)
 {
     static const int64_t ages[] = {0, 1, ESP_SHARE_AGE_MS - 10000};
     struct world world;
-    struct esp_share *share;
-    bool has_sessions;
+    const struct esp_lane *lane;
     size_t i;
 
     (void)state;
     for (i = 0; i < 2 * COUNT_OF(ages); i++) {
-        has_sessions = i % 2 == 1;
         world_open(&world, NULL, 0);
         world_press(&world);
-        share = world.pool->shared->current;
-        share->has_sessions = has_sessions;
-        age(share, ages[i / 2]);
-        close_idle(&world);
-        world_press(&world);
-        assert_int_equal(server_connections(world.server), 2);
-        if (has_sessions)
-            assert_int_equal(world.pool->idle->verified_at, share->made_at);
-        else
-            assert_int_equal(world.pool->idle->verified_at,
-                             world.pool->idle->used_at);
+        current(&world)->has_sessions = i % 2 == 1;
+        age(current(&world), ages[i / 2]);
+        press_anew(&world);
+        lane = world.pool->idle;
+        assert_int_equal(lane->verified_at, i % 2 == 1
+                                                ? current(&world)->made_at
+                                                : lane->used_at);
         world_close(&world);
     }
 }
@@ -111,8 +183,8 @@ test_which_libcurl_has_sessions(void **state)
     (void)state;
     world_open(&world, NULL, 0);
     world_press(&world);
-    assert_int_equal(world.pool->shared->current->has_sessions,
-                     version >= 0x080c00);
+    assert_int_equal(current(&world)->has_sessions,
+                     version >= 0x080c00 && tls_can_look());
     world_close(&world);
 }
 
@@ -127,8 +199,8 @@ test_a_handle_without_a_share(void **state)
     assert_int_equal(shared_prepare(NULL, easy, &share), CURLE_OK);
     assert_null(share);
     assert_int_equal(share_verified_at(share, 7), 7);
+    share_doubt(share);
     share_leave(share);
-    shared_doubt(NULL, true);
     shared_free(NULL);
     curl_easy_cleanup(easy);
 }
@@ -138,7 +210,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lanes_share),
-        cmocka_unit_test(test_a_share_is_used_for_half_an_hour),
+        cmocka_unit_test(test_new_lanes_get_a_share_for_half_an_hour),
+        cmocka_unit_test(test_a_share_in_doubt_is_given_to_nobody),
+        cmocka_unit_test(test_no_connection_is_a_doubt),
         cmocka_unit_test(test_age_of_a_certificate),
         cmocka_unit_test(test_which_libcurl_has_sessions),
         cmocka_unit_test(test_a_handle_without_a_share),

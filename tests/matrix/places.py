@@ -69,7 +69,7 @@ def server(*scripts: Script, clear: bool = False, **options: Any) -> Make:
     def make(stack: ExitStack, recovers: bool) -> Place:
         chosen = [scripts[0], answering(ANSWER)] if recovers else scripts
         first = (1 if recovers else ALL) if clear else 0
-        running = RawServer(*chosen, clear=first, **options)
+        running = RawServer(*chosen, clear=range(first), **options)
         return _of(stack.enter_context(running))
 
     return make

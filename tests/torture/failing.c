@@ -324,10 +324,11 @@ tls_free(void *memory, const char *file, int line)
 void __real_SSL_set_connect_state(SSL *ssl);
 void __wrap_SSL_set_connect_state(SSL *ssl);
 
-/* OpenSSL gives memory back here and takes the same again.  From 3.2 on it
- * does not look whether it got it, and the process ends in SSL_set0_rbio
- * [3.5.7: ssl_lib.c]; 3.0 takes none.  No allocator refuses a thread the block
- * that it has just freed, so nothing is told by doing so here. */
+/* OpenSSL gives memory back here and takes as much again.  From 3.2 on it does
+ * not look whether it got it, and the process ends in SSL_set0_rbio [3.5.7:
+ * ssl_lib.c]; 3.0 takes none.  We cannot come between.  To happen, another
+ * thread would have to take those very blocks in between, and nothing be left;
+ * docs/reliability.md says so. */
 void
 __wrap_SSL_set_connect_state(SSL *ssl)
 {

@@ -29,6 +29,7 @@ struct peer {
     int line; /* to the child: an order, then its answer */
     char url[64];
     char ca_file[64];
+    char stranger_file[64];
 };
 
 struct order {
@@ -43,11 +44,12 @@ static SSL_CTX *context;
 static atomic_int http_port;
 static atomic_int relays;
 
-/* A certificate for 127.0.0.1 that has signed itself, into `context` and into
- * `file`. */
+/* A certificate for 127.0.0.1 that has signed itself, into `context`, in place
+ * of what is there, and into `file`, which is closed. */
 static bool
-make_certificate(FILE *file)
+make_certificate(int file)
 {
+    FILE *stream = fdopen(file, "w");
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = X509_new();
     X509_NAME *name = X509_get_subject_name(certificate);
@@ -66,12 +68,13 @@ make_certificate(FILE *file)
     X509_set_issuer_name(certificate, name);
     X509_add_ext(certificate, host, -1);
     made = X509_sign(certificate, key, EVP_sha256()) > 0 &&
-           PEM_write_X509(file, certificate) == 1 &&
+           PEM_write_X509(stream, certificate) == 1 &&
            SSL_CTX_use_certificate(context, certificate) == 1 &&
            SSL_CTX_use_PrivateKey(context, key) == 1;
     X509_EXTENSION_free(host);
     X509_free(certificate);
     EVP_PKEY_free(key);
+    fclose(stream);
     return made;
 }
 
@@ -203,15 +206,15 @@ obey(int line)
 }
 
 static _Noreturn void
-be_the_peer(int line, int listener, FILE *ca_file)
+be_the_peer(int line, int listener, int ca_file, int stranger_file)
 {
     pthread_t thread;
     char ready;
 
     signal(SIGPIPE, SIG_IGN);
     context = SSL_CTX_new(TLS_server_method());
-    ready = make_certificate(ca_file) ? 'y' : 'n';
-    fclose(ca_file);
+    ready = make_certificate(stranger_file) && make_certificate(ca_file) ? 'y'
+                                                                         : 'n';
     if (pthread_create(&thread, NULL, greet, (void *)(intptr_t)listener) ==
             0 &&
         write(line, &ready, 1) == 1)
@@ -239,6 +242,14 @@ listen_on_loopback(struct peer *peer)
     return listener;
 }
 
+/* An empty one, and its path (of 64 bytes). */
+static int
+make_file(char *path)
+{
+    snprintf(path, 64, "/%s/espresso-torture-XXXXXX", "tmp");
+    return mkstemp(path);
+}
+
 struct peer *
 peer_start(void)
 {
@@ -246,23 +257,22 @@ peer_start(void)
     int listener = -1;
     int lines[2];
     char ready = 'n';
-    int file;
+    int ca_file;
+    int stranger_file;
 
     if (peer == NULL || (listener = listen_on_loopback(peer)) < 0 ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines) != 0)
-        return NULL;
-    snprintf(peer->ca_file, sizeof peer->ca_file,
-             "/%s/espresso-torture-XXXXXX", "tmp");
-    file = mkstemp(peer->ca_file);
-    if (file < 0)
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines) != 0 ||
+        (ca_file = make_file(peer->ca_file)) < 0 ||
+        (stranger_file = make_file(peer->stranger_file)) < 0)
         return NULL;
     peer->line = lines[0];
     peer->pid = fork();
     if (peer->pid == 0) {
         close(lines[0]);
-        be_the_peer(lines[1], listener, fdopen(file, "w"));
+        be_the_peer(lines[1], listener, ca_file, stranger_file);
     }
-    close(file);
+    close(ca_file);
+    close(stranger_file);
     close(lines[1]);
     close(listener);
     if (peer->pid > 0 && read(peer->line, &ready, 1) == 1 && ready == 'y')
@@ -306,6 +316,12 @@ peer_ca_file(const struct peer *peer)
     return peer->ca_file;
 }
 
+const char *
+peer_stranger_file(const struct peer *peer)
+{
+    return peer->stranger_file;
+}
+
 void
 peer_stop(struct peer *peer)
 {
@@ -315,5 +331,6 @@ peer_stop(struct peer *peer)
     if (peer->pid > 0)
         waitpid(peer->pid, NULL, 0);
     unlink(peer->ca_file);
+    unlink(peer->stranger_file);
     free(peer);
 }

@@ -22,6 +22,9 @@ int peer_posts(struct peer *peer);
 const char *peer_url(const struct peer *peer);
 const char *peer_ca_file(const struct peer *peer);
 
+/* The file of a certificate of the same name that has signed nothing. */
+const char *peer_stranger_file(const struct peer *peer);
+
 /* End it; NULL is fine. */
 void peer_stop(struct peer *peer);
 

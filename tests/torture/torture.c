@@ -26,7 +26,8 @@ struct story {
     int more; /* posts of which nothing is claimed */
     const struct step *steps;
     size_t step_count;
-    bool all; /* after the first failure everything fails */
+    bool all;      /* after the first failure everything fails */
+    bool stranger; /* the server's certificate is none that is trusted */
 };
 
 static struct peer *peer;
@@ -35,6 +36,18 @@ static int openssl_stride;
 static bool met;
 
 /* ---- One life ----------------------------------------------------------- */
+
+/* The end of the story: with memory again, the button does its work, or still
+ * refuses a stranger. */
+static void
+judge_recovery(const struct claim *last)
+{
+    bool ok = playing->stranger ? last->certificate : last->kind == ESP_OK;
+
+    if (!ok)
+        fail_msg("%s: with memory again the call ends in another way",
+                 playing->name);
+}
 
 /* What the story does, then memory is back and so is the button. */
 static void
@@ -47,8 +60,7 @@ play_and_recover(struct esp_pool *pool, struct life *life)
     cancel.missing_ok = true;
     cancel.max_retries = 5;
     life_press(pool, &cancel, life);
-    if (life->claims[life->count - 1].kind != ESP_OK)
-        fail_msg("%s: with memory again the call fails", playing->name);
+    judge_recovery(&life->claims[life->count - 1]);
 }
 
 /* True if an allocation failed. */
@@ -57,15 +69,21 @@ run(enum origin origin, int number)
 {
     struct esp_settings settings = {.user_agent = "espresso-torture",
                                     .base_url = peer_url(peer),
-                                    .ca_path = peer_ca_file(peer)};
+                                    .ca_path = playing->stranger
+                                                   ? peer_stranger_file(peer)
+                                                   : peer_ca_file(peer)};
     struct life life;
+    int posts;
 
     peer_play(peer, playing->steps, playing->step_count);
     met = false;
     failing_begin(origin, number, playing->all);
     live(&settings, &life, play_and_recover);
     met = failing_end() || met;
-    judge(&life, peer_posts(peer), playing->more);
+    posts = peer_posts(peer);
+    if (playing->stranger)
+        assert_int_equal(posts, 0);
+    judge(&life, posts, playing->more);
     assert_true(met || life.count == playing->claims + 1);
     return met;
 }
@@ -121,14 +139,16 @@ static const struct step rounds[] = {{ACT_ANSWER, OK_200, NULL},
 #define STEPS(array) array, COUNT_OF(array)
 
 static const struct story stories[] = {
-    {"cold, then warm", press_twice, 2, 0, NULL, 0, false},
+    {"cold, then warm", press_twice, 2, 0, NULL, 0, false, false},
     {"cold, then warm; after the first all fail", press_twice, 2, 0, NULL, 0,
-     true},
-    {"the exchange says no", press_twice, 2, 0, STEPS(refused), false},
-    {"a lost reply", press_twice, 2, 0, STEPS(lost), false}, /* it backs off */
-    {"confirm", press_confirmed, 1, 0, STEPS(rounds), false},
-    {"a list", press_list, 4, 0, NULL, 0, false},
-    {"an event loop", press_in_loops, 6, 4, NULL, 0, false},
+     true, false},
+    {"the exchange says no", press_twice, 2, 0, STEPS(refused), false, false},
+    {"a lost reply", press_twice, 2, 0, STEPS(lost), false,
+     false}, /* it backs off */
+    {"confirm", press_confirmed, 1, 0, STEPS(rounds), false, false},
+    {"a list", press_list, 4, 0, NULL, 0, false, false},
+    {"an event loop", press_in_loops, 6, 4, NULL, 0, false, false},
+    {"a stranger", press_twice, 2, 0, NULL, 0, false, true},
 };
 
 static void

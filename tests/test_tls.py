@@ -224,7 +224,7 @@ X509_STORE_CTX_init(void *context, void *store, void *certificate, void *chain)
 
 CALL = """
 try:
-    print(connect(max_retries=2).cancel_all("ADAUSDM"))
+    print(connect(max_retries=2).cancel_all("ADAUSDM", missing_ok=True))
 except (espresso.EspressoError, MemoryError) as error:
     print(type(error).__name__)
 """

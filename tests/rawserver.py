@@ -102,8 +102,9 @@ class Wire:
         """Send TLS's farewell and leave the socket open."""
         assert isinstance(self.sock, ssl.SSLSocket)
         self.sock.settimeout(0.05)
-        # It waits for the peer's farewell, too, which an idle client does not send.
-        with contextlib.suppress(OSError):
+        # It waits for the peer's farewell, too, which an idle client does not send; and
+        # `RawServer.close` may have taken its TLS from it meanwhile (ValueError).
+        with contextlib.suppress(OSError, ValueError):
             self.sock.unwrap()
         self.sock.settimeout(PATIENCE)
 

@@ -1,10 +1,9 @@
 /* core.h - what the files of the core share; private.
  *
- * Order of locks: that of what is shared (shared.h), registry (group.c), then
+ * Order of locks: that of what lanes share (shared.h), registry (group.c), then
  * pools, then parse (json.c), look-ups (lookups.c), libcurl (libcurl.c) and what
- * libcurl locks (shared.c).
- * But for the last two, the first of which readers share, none is held during
- * a transfer, and none at all while a hook runs. */
+ * libcurl locks (shared.c).  But for the last two, the first of which readers
+ * share, none is held during a transfer, and none at all while a hook runs. */
 #ifndef ESP_CORE_H
 #define ESP_CORE_H
 
@@ -30,8 +29,8 @@
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
 #define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
 #define ESP_LIFETIME_MS 3600000     /* the certificate is checked anew then */
-#define ESP_SHARE_AGE_MS 1800000 /* new lanes get what is shared until then */
-#define ESP_SLICE_MS 50          /* between two looks for a signal */
+#define ESP_SHARE_AGE_MS 1800000    /* a share goes to new lanes until then */
+#define ESP_SLICE_MS 50             /* between two looks for a signal */
 
 /* ---- Clocks (clock.c) --------------------------------------------------- */
 
@@ -343,17 +342,16 @@ struct esp_lane {
     int64_t timer_at;             /* when libcurl wants a turn; -1: no wish */
     int sockets[ESP_SOCKETS_MAX]; /* our own record of what is open */
     int socket_count;
-    int64_t
-        verified_at; /* clock_boot_ms: the certificate was, at the earliest */
-    int64_t used_at; /* clock_boot_ms */
-    int64_t left_at; /* esp_clock_ms: the request of this transfer left */
-    bool running;    /* a transfer is under way */
-    bool abandoned;  /* belongs to the parent of a fork */
-    bool needs_dns;  /* this transfer may look up a name */
-    int sockets_opened; /* by this transfer */
-    int prereq_calls;   /* in this transfer */
-    bool found_stale;   /* the kept connection was dead: nothing was sent */
-    size_t head_length; /* of this transfer, all heads together */
+    int64_t verified_at; /* clock_boot_ms: the certificate, at the earliest */
+    int64_t used_at;     /* clock_boot_ms */
+    int64_t left_at;     /* esp_clock_ms: the request of this transfer left */
+    bool running;        /* a transfer is under way */
+    bool abandoned;      /* belongs to the parent of a fork */
+    bool needs_dns;      /* this transfer may look up a name */
+    int sockets_opened;  /* by this transfer */
+    int prereq_calls;    /* in this transfer */
+    bool found_stale;    /* the kept connection was dead: nothing was sent */
+    size_t head_length;  /* of this transfer, all heads together */
     char error_text[CURL_ERROR_SIZE];
     struct esp_timing timing;
     struct esp_response response;

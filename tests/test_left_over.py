@@ -60,8 +60,11 @@ def leave(
 
 RUNS = 2 * len(PHASES)
 
+# No log: a daemon thread that is stopped while it writes to stderr ends CPython itself
+# ("could not acquire lock for <stderr> at interpreter shutdown").
 DAEMONS = f"""{LOOPED}
-import threading
+import logging, threading
+logging.disable()
 async def main():
     client = looped(
         attempt_timeout=20, connect_timeout=20, max_retries=1000,

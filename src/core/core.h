@@ -29,8 +29,8 @@
 #define ESP_LOOKUPS_WINDOW_MS 60000 /* ... this time, then fail at once */
 #define ESP_IDLE_AGE_MS 110000      /* an idle connection is used until then */
 #define ESP_LIFETIME_MS 3600000     /* the certificate is checked anew then */
-#define ESP_SHARE_AGE_MS 1800000    /* a share goes to new lanes until then */
-#define ESP_SLICE_MS 50             /* between two looks for a signal */
+#define ESP_SHARE_AGE_MS (ESP_LIFETIME_MS / 2) /* then new lanes get another */
+#define ESP_SLICE_MS 50 /* between two looks for a signal */
 
 /* ---- Clocks (clock.c) --------------------------------------------------- */
 

@@ -101,19 +101,22 @@ session_of(CURL *easy)
 bool
 tls_holds_plaintext(CURL *easy)
 {
-    const void *session = has_pending != NULL ? session_of(easy) : NULL;
+    const void *session = tls_can_look() ? session_of(easy) : NULL;
 
     return session != NULL && has_pending(session) > 0;
+}
+
+static bool
+can_ask_for_verdict(void)
+{
+    return session_reused != NULL && get_verify_result != NULL &&
+           get0_verified_chain != NULL;
 }
 
 bool
 tls_is_unverified(CURL *easy)
 {
-    const void *session = session_reused != NULL &&
-                                  get_verify_result != NULL &&
-                                  get0_verified_chain != NULL
-                              ? session_of(easy)
-                              : NULL;
+    const void *session = can_ask_for_verdict() ? session_of(easy) : NULL;
 
     return session != NULL && (get_verify_result(session) != GOOD ||
                                (session_reused(session) == 0 &&

@@ -21,20 +21,25 @@ current(const struct world *world)
     return world->pool->shared->current;
 }
 
-/* Press for two symbols at once: two lanes, which are idle then. */
-static void
-press_two(struct world *world)
+/* A world whose pool has pressed for two symbols at once: two lanes, which are
+ * idle now.  Their share. */
+static struct esp_share *
+open_with_two_lanes(struct world *world)
 {
     static const char *const symbols[] = {SYMBOL, "OTHER"};
-    struct esp_press *press = esp_cancel_list(world->pool, &world->cancel,
-                                              symbols, 2, &world->outcome);
+    struct esp_press *press;
     size_t i;
 
+    world_open(world, NULL, 0);
+    assert_null(world->pool->shared);
+    press = esp_cancel_list(world->pool, &world->cancel, symbols, 2,
+                            &world->outcome);
     assert_non_null(press);
     for (i = 0; i < 2; i++)
         assert_int_equal(esp_press_outcome(press, i)->kind, ESP_OK);
     esp_press_free(press);
     assert_int_equal(world->pool->idle_count, 2);
+    return current(world);
 }
 
 /* Press with a lane whose connection is too old, so that it makes a new one. */
@@ -56,10 +61,7 @@ test_lanes_share(void **state)
     struct esp_share *share;
 
     (void)state;
-    world_open(&world, NULL, 0);
-    assert_null(world.pool->shared);
-    press_two(&world);
-    share = current(&world);
+    share = open_with_two_lanes(&world);
     assert_ptr_equal(world.pool->idle->share, share);
     assert_ptr_equal(world.pool->idle->next->share, share);
     assert_int_equal(share->references, 3); /* and the pool's own */
@@ -92,9 +94,7 @@ test_new_lanes_get_a_share_for_half_an_hour(void **state)
     struct esp_share *share;
 
     (void)state;
-    world_open(&world, NULL, 0);
-    press_two(&world);
-    share = current(&world);
+    share = open_with_two_lanes(&world);
     age(share, ESP_SHARE_AGE_MS - 10000);
     press_anew(&world);
     assert_ptr_equal(world.pool->idle->share, share);
@@ -111,9 +111,7 @@ test_a_share_in_doubt_is_given_to_nobody(void **state)
     struct esp_share *share;
 
     (void)state;
-    world_open(&world, NULL, 0);
-    press_two(&world);
-    share = current(&world);
+    share = open_with_two_lanes(&world);
     share_doubt(share);
     check_that_lanes_move(&world, share);
     world_close(&world);

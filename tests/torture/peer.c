@@ -23,13 +23,14 @@
 
 #define VALID_S (24 * 60 * 60)
 #define WAIT_MS 10000
+#define PATH_SIZE 64
 
 struct peer {
     pid_t pid;
     int line; /* to the child: an order, then its answer */
     char url[64];
-    char ca_file[64];
-    char stranger_file[64];
+    char ca_file[PATH_SIZE];
+    char stranger_file[PATH_SIZE];
 };
 
 struct order {
@@ -242,11 +243,11 @@ listen_on_loopback(struct peer *peer)
     return listener;
 }
 
-/* An empty one, and its path (of 64 bytes). */
+/* An empty one, and its path (PATH_SIZE bytes). */
 static int
 make_file(char *path)
 {
-    snprintf(path, 64, "/%s/espresso-torture-XXXXXX", "tmp");
+    snprintf(path, PATH_SIZE, "/%s/espresso-torture-XXXXXX", "tmp");
     return mkstemp(path);
 }
 
